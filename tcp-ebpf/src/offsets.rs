@@ -1,0 +1,129 @@
+//! Where the kernel keeps what the programs read: one table, stated once.
+//!
+//! rustc emits no CO-RE relocations. User space therefore looks every field up in the running kernel's
+//! BTF, checks its size, and hands the offsets over as the `.rodata` global `OFFSETS` before loading;
+//! the verifier then sees constants.
+
+use core::marker::PhantomData;
+
+/// An offset that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// What happens when a kernel lacks a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing can run without it.
+    Required,
+    /// Only what the text names is switched off.
+    Optional(&'static str),
+}
+
+/// One row of the table: a member of a kernel structure.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldSpec {
+    /// The structure that `path` starts in.
+    pub strukt: &'static str,
+    /// Members, separated by dots.
+    pub path: &'static str,
+    /// Size that the programs read, in bytes.
+    pub size: u32,
+    /// Whether the kernel must have it.
+    pub need: Need,
+}
+
+/// A field of the kernel's that holds a `T`; its offset is only known at run time.
+#[derive(Clone, Copy)]
+pub struct Field<T> {
+    /// Index into [`Offsets`] and [`FIELDS`].
+    pub index: usize,
+    value: PhantomData<T>,
+}
+
+impl<T> Field<T> {
+    const fn new(index: usize) -> Self {
+        Self {
+            index,
+            value: PhantomData,
+        }
+    }
+}
+
+macro_rules! fields {
+    ($($name:ident: $type:ty = $strukt:literal, $path:literal, $need:expr;)*) => {
+        /// Every field, in the order of [`Offsets`].
+        pub const FIELDS: &[FieldSpec] = &[$(FieldSpec {
+            strukt: $strukt,
+            path: $path,
+            size: size_of::<$type>() as u32,
+            need: $need,
+        }),*];
+
+        #[repr(usize)]
+        enum Index { $(#[expect(non_camel_case_types, reason = "the kernel's names")] $name),* }
+
+        $(
+            #[doc = concat!("`", $strukt, "`: `", $path, "`")]
+            #[expect(non_upper_case_globals, reason = "the kernel's names")]
+            pub const $name: Field<$type> = Field::new(Index::$name as usize);
+        )*
+    };
+}
+
+use Need::{Optional, Required};
+
+const IPV6: Need = Optional("IPv6 addresses");
+/// Only the accept tracepoints walk from a descriptor to its socket.
+const FD_WALK: Need = Optional("accept by tracepoint");
+const CGROUP: Need = Optional("cgroup of sockets opened before the trace");
+
+fields! {
+    // include/net/sock.h
+    skc_family: u16 = "sock", "__sk_common.skc_family", Required;
+    skc_state: u8 = "sock", "__sk_common.skc_state", Required;
+    skc_dport: u16 = "sock", "__sk_common.skc_dport", Required;
+    skc_rcv_saddr: u32 = "sock", "__sk_common.skc_rcv_saddr", Required;
+    skc_daddr: u32 = "sock", "__sk_common.skc_daddr", Required;
+    skc_v6_rcv_saddr: [u8; 16] = "sock", "__sk_common.skc_v6_rcv_saddr", IPV6;
+    skc_v6_daddr: [u8; 16] = "sock", "__sk_common.skc_v6_daddr", IPV6;
+    skc_net: u64 = "sock", "__sk_common.skc_net.net", Required;
+    skc_flags: u64 = "sock", "__sk_common.skc_flags", Required;
+    sk_protocol: u16 = "sock", "sk_protocol", Required;
+    sk_err: i32 = "sock", "sk_err", Required;
+    // include/net/net_namespace.h
+    net_inum: u32 = "net", "ns.inum", Required;
+    // include/net/inet_sock.h
+    inet_sport: u16 = "inet_sock", "inet_sport", Required;
+    // include/linux/tcp.h
+    bytes_acked: u64 = "tcp_sock", "bytes_acked", Required;
+    bytes_received: u64 = "tcp_sock", "bytes_received", Required;
+    bytes_sent: u64 = "tcp_sock", "bytes_sent", Required;
+    bytes_retrans: u64 = "tcp_sock", "bytes_retrans", Required;
+    snd_una: u32 = "tcp_sock", "snd_una", Required;
+    snd_nxt: u32 = "tcp_sock", "snd_nxt", Required;
+    write_seq: u32 = "tcp_sock", "write_seq", Required;
+    srtt_us: u32 = "tcp_sock", "srtt_us", Required;
+    rtt_min: u32 = "tcp_sock", "rtt_min.s.v", Required;
+    total_retrans: u32 = "tcp_sock", "total_retrans", Required;
+    // include/linux/sched.h, cred.h
+    group_leader: u64 = "task_struct", "group_leader", Required;
+    tgid: u32 = "task_struct", "tgid", Required;
+    comm: [u64; 2] = "task_struct", "comm", Required;
+    cred: u64 = "task_struct", "cred", Required;
+    cred_uid: u32 = "cred", "uid.val", Required;
+    // include/linux/cgroup-defs.h, kernfs.h
+    cgroups: u64 = "task_struct", "cgroups", CGROUP;
+    dfl_cgrp: u64 = "css_set", "dfl_cgrp", CGROUP;
+    cgroup_kn: u64 = "cgroup", "kn", CGROUP;
+    kn_id: u64 = "kernfs_node", "id", CGROUP;
+    // include/linux/fdtable.h, fs.h, net.h
+    files: u64 = "task_struct", "files", FD_WALK;
+    fdt: u64 = "files_struct", "fdt", FD_WALK;
+    fd: u64 = "fdtable", "fd", FD_WALK;
+    private_data: u64 = "file", "private_data", FD_WALK;
+    socket_sk: u64 = "socket", "sk", Required;
+}
+
+/// Offsets in bytes, in the order of [`FIELDS`]; [`ABSENT`] where the kernel has no such field.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Offsets(pub [u32; FIELDS.len()]);
