@@ -1,0 +1,204 @@
+//! Options that all views share.
+
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use log::LevelFilter;
+
+use super::parse;
+use crate::{
+    kernel::{Filter, Options, Point, Tier},
+    output::Format,
+};
+
+/// Options that all views share.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Args {
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) bounds: BoundsArgs,
+    #[command(flatten)]
+    pub(crate) kernel: KernelArgs,
+}
+
+/// What to trace.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Filters (in the kernel)")]
+pub(crate) struct FilterArgs {
+    /// Only sockets of these processes
+    #[arg(short, long, value_name = "PID,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Vec<u32>,
+    /// Only these local ports
+    #[arg(short = 'L', long, value_name = "PORT|A-B,...", value_delimiter = ',', value_parser = parse::ports)]
+    local_port: Vec<RangeInclusive<u16>>,
+    /// Only these remote ports
+    #[arg(short = 'D', long, value_name = "PORT|A-B,...", value_delimiter = ',', value_parser = parse::ports)]
+    remote_port: Vec<RangeInclusive<u16>>,
+    /// Only IPv4, also where an IPv6 socket talks it
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Only IPv6
+    #[arg(short = '6', long)]
+    ipv6: bool,
+    /// Only this network namespace
+    #[arg(long, value_name = "PID|PATH|INODE", value_parser = parse::netns)]
+    netns: Option<u32>,
+}
+
+impl FilterArgs {
+    pub(crate) fn to_filter(&self, new_only: bool) -> Filter {
+        Filter {
+            ip: if self.ipv4 {
+                Some(4)
+            } else {
+                self.ipv6.then_some(6)
+            },
+            netns: self.netns,
+            pids: self.pid.clone(),
+            local_ports: self.local_port.clone(),
+            remote_ports: self.remote_port.clone(),
+            new_only,
+        }
+    }
+}
+
+/// How to show it.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArgs {
+    /// Put the time of day before each row
+    #[arg(short = 'T', long)]
+    time: bool,
+    /// Put the seconds since the trace began before each row
+    #[arg(short = 't', long)]
+    timestamp: bool,
+    /// Make room for full IPv6 addresses, and show the IP version
+    #[arg(short, long)]
+    pub(crate) wide: bool,
+    /// Comma-separated values, with a header
+    #[arg(short = 's', long, conflicts_with = "json")]
+    csv: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Show these fields, in this order; the names are those of the JSON objects
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) fields: Option<Vec<String>>,
+}
+
+impl OutputArgs {
+    pub(crate) fn format(&self) -> Format {
+        match (self.csv, self.json) {
+            (true, _) => Format::Csv,
+            (_, true) => Format::Json,
+            _ => Format::Table { wide: self.wide },
+        }
+    }
+
+    /// Names of the columns that `-T` and `-t` put first.
+    pub(crate) fn time_columns(&self) -> Vec<&'static str> {
+        let asked = [(self.time, "time"), (self.timestamp, "time_s")];
+        asked
+            .into_iter()
+            .filter(|(asked, _)| *asked)
+            .map(|(_, name)| name)
+            .collect()
+    }
+}
+
+/// When to end.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Bounds")]
+pub(crate) struct BoundsArgs {
+    /// End after this time, like 30s or 5m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// End after this many rows
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_events: Option<u64>,
+    /// Exit with 3 if anything was lost
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Write the line "ready" to this descriptor when everything is attached
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(3..))]
+    pub(crate) ready_fd: Option<i32>,
+}
+
+/// How to get at the kernel.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Kernel")]
+pub(crate) struct KernelArgs {
+    /// Use only this kind of hook, instead of the best that attaches
+    #[arg(long, value_name = "TIER", default_value = "auto", value_parser = parse::tier())]
+    hooks: parse::Hooks,
+    /// Kernel type information from this file, instead of the running kernel's
+    #[arg(long, value_name = "FILE")]
+    btf: Option<PathBuf>,
+    /// Bytes of the ring buffer, like 512k or 4m; rounded up to a power of two
+    #[arg(long, value_name = "SIZE", default_value = "1m", value_parser = parse::buffer_size)]
+    buffer_size: u32,
+    /// How many open sockets can be remembered
+    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..))]
+    max_sockets: u32,
+    /// Say more on standard error, also what the kernel programs log; twice for all state changes
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+impl KernelArgs {
+    /// Starts logging to standard error: `RUST_LOG`, else what `-v` asks for.
+    pub(crate) fn start_log(&self) -> LevelFilter {
+        let level = match self.verbose {
+            0 => LevelFilter::Warn,
+            1 => LevelFilter::Debug,
+            _ => LevelFilter::Trace,
+        };
+        env_logger::Builder::new()
+            .filter_level(LevelFilter::Warn)
+            .filter_module("tcp_tools", level)
+            .filter_module("tcp_ebpf", level)
+            .parse_default_env()
+            .format(|out, record| {
+                use std::io::Write as _;
+                match record.level() {
+                    log::Level::Warn => writeln!(out, "tcp-tools: warning: {}", record.args()),
+                    level => writeln!(
+                        out,
+                        "tcp-tools: {level} {}: {}",
+                        record.target(),
+                        record.args()
+                    ),
+                }
+            })
+            .init();
+        log::max_level()
+    }
+
+    pub(crate) fn tier(&self) -> Option<Tier> {
+        self.hooks.0
+    }
+
+    pub(crate) fn to_options(
+        &self,
+        points: Vec<Point>,
+        filter: Filter,
+        log: LevelFilter,
+    ) -> Options {
+        Options {
+            points,
+            tier: self.tier(),
+            btf: self.btf.clone(),
+            buffer_bytes: self.buffer_size,
+            max_sockets: self.max_sockets,
+            filter,
+            log,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `doctor`: what this kernel offers, and what is in the way.
+
+use std::{fs, io::Write as _};
+
+use anyhow::Context as _;
+use comfy_table::{Table, presets};
+use serde_json::{Value, json};
+
+use super::{FAILED, OK, common::KernelArgs};
+use crate::kernel::{Attached, Error, Filter, Kernel, Point, Tier, privilege};
+
+/// Options of its own.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// As one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    kernel: KernelArgs,
+}
+
+/// What was found.
+struct Findings {
+    release: String,
+    btf: String,
+    missing_capabilities: Vec<&'static str>,
+    lockdown: String,
+    cgroup2: Option<&'static str>,
+    missing_fields: Vec<(String, &'static str)>,
+    points: Vec<Attached>,
+    /// Why nothing could be tried.
+    obstacle: Option<Error>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
+    let level = args.kernel.start_log();
+    let options = args.kernel.to_options(Vec::new(), Filter::default(), level);
+    let mut findings = Findings {
+        release: first_line("/proc/sys/kernel/osrelease"),
+        btf: options.btf.as_ref().map_or_else(
+            || String::from("the running kernel's"),
+            |path| path.display().to_string(),
+        ),
+        missing_capabilities: privilege::missing(),
+        lockdown: first_line("/sys/kernel/security/lockdown"),
+        cgroup2: ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            .into_iter()
+            .find(|path| fs::exists(format!("{path}/cgroup.controllers")).unwrap_or(false)),
+        missing_fields: Vec::new(),
+        points: Vec::new(),
+        obstacle: None,
+    };
+    match Kernel::prepare(&options) {
+        Ok(kernel) => {
+            findings.points = Point::all()
+                .map(|point| kernel.attach(point, options.tier))
+                .collect();
+            findings.missing_fields = kernel
+                .missing_fields
+                .iter()
+                .map(|it| (it.field.clone(), it.loss))
+                .collect();
+        }
+        Err(error) => findings.obstacle = Some(error),
+    }
+    let text = if args.json {
+        format!("{}\n", findings.json())
+    } else {
+        findings.text()
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .or_else(|error| match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(error),
+        })
+        .context("cannot write to standard output")?;
+    Ok(if findings.ok() { OK } else { FAILED })
+}
+
+fn first_line(path: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().next().unwrap_or("not available").to_owned()
+}
+
+impl Findings {
+    fn ok(&self) -> bool {
+        self.obstacle.is_none() && self.points.iter().all(|point| point.chosen.is_some())
+    }
+
+    fn json(&self) -> Value {
+        let points: Vec<_> = self.points.iter().map(point_json).collect();
+        let missing_fields: Vec<_> = self
+            .missing_fields
+            .iter()
+            .map(|(field, loss)| json!({"field": field, "switched_off": loss}))
+            .collect();
+        json!({
+            "kernel": {"release": self.release},
+            "btf": {"source": self.btf},
+            "capabilities": {"missing": self.missing_capabilities},
+            "lockdown": self.lockdown,
+            "cgroup2": self.cgroup2,
+            "missing_fields": missing_fields,
+            "points": points,
+            "obstacle": self.obstacle.as_ref().map(message),
+            "ok": self.ok(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut checks = table(["CHECK", "FOUND"]);
+        let capabilities = match self.missing_capabilities.as_slice() {
+            [] => String::from("all that are needed"),
+            missing => format!("missing {}", missing.join(", ")),
+        };
+        checks.add_row(["kernel", &self.release]);
+        checks.add_row(["btf", &self.btf]);
+        checks.add_row(["capabilities", &capabilities]);
+        checks.add_row(["lockdown", &self.lockdown]);
+        checks.add_row([
+            "cgroup2",
+            self.cgroup2.unwrap_or("not mounted: no cgroup ids"),
+        ]);
+        for (field, loss) in &self.missing_fields {
+            checks.add_row(["missing field", &format!("{field}: no {loss}")]);
+        }
+        if let Some(error) = &self.obstacle {
+            checks.add_row(["obstacle", &message(error)]);
+        }
+        let mut points = table(["POINT", "TIER", "MECHANISM"]);
+        let mut refusals = table(["POINT", "REFUSED", "REASON"]);
+        for point in &self.points {
+            let name = point.point.to_string();
+            let tier = point
+                .chosen
+                .as_ref()
+                .map_or_else(|| String::from("-"), |_| tier_name(point.tier));
+            let mechanism = point.chosen.clone().unwrap_or_else(|| missing(point.point));
+            points.add_row([&name, &tier, &mechanism]);
+            for it in &point.refused {
+                refusals.add_row([&name, &it.mechanism, &it.reason]);
+            }
+        }
+        let verdict = if self.ok() {
+            "All views can run."
+        } else {
+            "Not all views can run."
+        };
+        let tables = [checks, points, refusals];
+        let filled = tables.iter().filter(|table| table.row_count() > 0);
+        let lines = filled.flat_map(|table| table.lines().chain([String::new()]));
+        let mut text: String = lines.map(|line| format!("{}\n", line.trim())).collect();
+        text.push_str(verdict);
+        text.push('\n');
+        text
+    }
+}
+
+fn point_json(attached: &Attached) -> Value {
+    let refused: Vec<_> = attached
+        .refused
+        .iter()
+        .map(|it| json!({"mechanism": it.mechanism, "reason": it.reason}))
+        .collect();
+    json!({
+        "point": attached.point.to_string(),
+        "chosen": attached.chosen,
+        "tier": attached.chosen.as_ref().map(|_| tier_name(attached.tier)),
+        "refused": refused,
+    })
+}
+
+fn tier_name(tier: Option<Tier>) -> String {
+    tier.map_or_else(|| String::from("any"), |tier| tier.to_string())
+}
+
+fn missing(point: Point) -> String {
+    point.loss().map_or_else(
+        || String::from("none: nothing can be traced"),
+        |loss| format!("none: {loss}"),
+    )
+}
+
+/// With all its causes.
+fn message(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(header);
+    table
+}

@@ -1,0 +1,404 @@
+//! A TCP session, and what its record says about it.
+
+use tcp_ebpf::{
+    tcp::{
+        CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_SENT, State,
+        TIME_WAIT,
+    },
+    wire::{self, Progress, flag, kind, role},
+};
+
+use super::{DecodeError, Flow, state_name};
+
+/// A TCP session that has ended, or that is open at this moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// When, between whom, whose.
+    pub flow: Flow,
+    /// Which end this is, where known.
+    pub role: Option<Role>,
+    /// Opened before the trace, or its birth was not seen.
+    pub partial: bool,
+    /// Application bytes that the peer acknowledged, over the whole life of the socket.
+    pub tx_bytes: Option<u64>,
+    /// Application bytes received, over the whole life of the socket.
+    pub rx_bytes: u64,
+    /// Of a partial session, `tx_bytes` since the trace began, where its start is known.
+    pub tx_trace_bytes: Option<u64>,
+    /// Likewise `rx_bytes`.
+    pub rx_trace_bytes: Option<u64>,
+    /// From ESTABLISHED, or from SYN_SENT if it never got there. Of a partial session, since the trace
+    /// began.
+    pub duration_us: Option<u64>,
+    /// Of the active end SYN to ESTABLISHED, of the passive one SYN-ACK to ACK.
+    pub handshake_us: Option<u64>,
+    /// Smoothed round trip.
+    pub srtt_us: Option<u32>,
+    /// Least round trip.
+    pub min_rtt_us: Option<u32>,
+    /// Segments retransmitted.
+    pub retransmits: u32,
+    /// How it ended; `None` while it is open.
+    pub close: Option<Close>,
+    /// Who closed or broke it first, where that can be told.
+    pub closed_by: Option<Side>,
+    /// The errno that the kernel left in the socket; 0 for none.
+    pub error: u16,
+    /// Its state now; of a session that has ended, the last one before CLOSE.
+    pub state: &'static str,
+}
+
+/// An end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It sent the SYN.
+    Client,
+    /// It was made by a listener.
+    Server,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// In order.
+    Fin,
+    /// We sent a RST.
+    RstSent,
+    /// The peer sent a RST.
+    RstReceived,
+    /// The peer answered our SYN with a RST.
+    Refused,
+    /// The peer stopped answering.
+    Timeout,
+    /// The network said that there is no way.
+    Unreachable,
+    /// Given up on this side: before it was established, by the kernel, or by an administrator.
+    Aborted,
+}
+
+/// One of the two parties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// This end.
+    Local,
+    /// The other.
+    Remote,
+}
+
+impl Role {
+    /// As it is shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+impl Close {
+    /// As it is shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fin => "fin",
+            Self::RstSent => "rst_sent",
+            Self::RstReceived => "rst_received",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+impl Side {
+    /// As it is shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Remote => "remote",
+        }
+    }
+}
+
+impl Session {
+    /// Whether the session is open still.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.close.is_none()
+    }
+
+    pub(super) fn new(record: &wire::Session) -> Result<Self, DecodeError> {
+        let state = state_name(record.now.state).ok_or(DecodeError::Field {
+            field: "state",
+            value: u64::from(record.now.state),
+        })?;
+        let (role, syn) = role_and_syn(record)?;
+        let partial = record.partial != 0;
+        // Without a state there is no base: the session's birth was not seen, nor was it seeded.
+        let base = (partial && record.base.state != 0).then_some(&record.base);
+        let ended = record.kind == kind::SESSION;
+        let close = ended.then(|| close(record));
+        let tx_bytes = syn.map(|syn| tx(&record.now, syn));
+        Ok(Self {
+            flow: Flow::new(record)?,
+            role,
+            partial,
+            tx_bytes,
+            rx_bytes: rx(&record.now),
+            tx_trace_bytes: base
+                .zip(syn)
+                .map(|(base, syn)| tx(&record.now, syn).saturating_sub(tx(base, syn))),
+            rx_trace_bytes: base.map(|base| rx(&record.now).saturating_sub(rx(base))),
+            duration_us: duration_us(record),
+            handshake_us: handshake_us(record, role),
+            srtt_us: Some(record.srtt_us8 / 8).filter(|us| *us != 0),
+            min_rtt_us: Some(record.min_rtt_us).filter(|us| !matches!(us, 0 | &u32::MAX)),
+            retransmits: record.retransmits,
+            close,
+            closed_by: close.and_then(|close| closed_by(record.now.state, close)),
+            error: record.error,
+            state,
+        })
+    }
+}
+
+fn fin_was_sent(state: State) -> bool {
+    matches!(
+        state,
+        FIN_WAIT1 | FIN_WAIT2 | CLOSING | TIME_WAIT | LAST_ACK
+    )
+}
+
+fn fin_is_acked(progress: &Progress) -> bool {
+    fin_was_sent(progress.state) && progress.flags & flag::ALL_ACKED != 0
+}
+
+/// Application bytes acknowledged; `syn` is how many of the kernel's count are our SYN.
+fn tx(progress: &Progress, syn: u64) -> u64 {
+    progress
+        .bytes_acked
+        .saturating_sub(syn)
+        .saturating_sub(u64::from(fin_is_acked(progress)))
+}
+
+/// Application bytes received: the kernel counts the peer's FIN too, but not its SYN.
+fn rx(progress: &Progress) -> u64 {
+    let fin = progress.flags & flag::FIN_RECEIVED != 0;
+    progress.bytes_received.saturating_sub(u64::from(fin))
+}
+
+/// Which end this is, and how many of `bytes_acked` are its SYN.
+///
+/// The active end's SYN counts as one byte acknowledged (`tcp_snd_una_update`, net/ipv4/tcp_input.c); the
+/// passive end's SYN-ACK was another socket's. So where the birth was not seen, the payload that must have
+/// been acknowledged tells the role.
+fn role_and_syn(record: &wire::Session) -> Result<(Option<Role>, Option<u64>), DecodeError> {
+    let acked = record.now.bytes_acked;
+    Ok(match record.role {
+        role::CLIENT => (Some(Role::Client), Some(acked.min(1))),
+        role::SERVER => (Some(Role::Server), Some(0)),
+        role::UNKNOWN => match inferred_syn(record) {
+            Some(0) => (Some(Role::Server), Some(0)),
+            Some(1) => (Some(Role::Client), Some(1)),
+            _ => (None, None),
+        },
+        other => {
+            return Err(DecodeError::Field {
+                field: "role",
+                value: u64::from(other),
+            });
+        }
+    })
+}
+
+fn inferred_syn(record: &wire::Session) -> Option<u64> {
+    let fin_acked = fin_is_acked(&record.now);
+    if fin_was_sent(record.now.state) && !fin_acked {
+        // Whether the FIN is among the sequence numbers in flight is not known.
+        return None;
+    }
+    let sent_once = record.bytes_sent.checked_sub(record.bytes_retrans)?;
+    let payload_acked = sent_once.checked_sub(u64::from(record.unacked))?;
+    record
+        .now
+        .bytes_acked
+        .checked_sub(u64::from(fin_acked))?
+        .checked_sub(payload_acked)
+}
+
+fn since_us(from_ns: u64, to_ns: u64) -> Option<u64> {
+    (from_ns != 0).then(|| to_ns.saturating_sub(from_ns) / 1000)
+}
+
+fn duration_us(record: &wire::Session) -> Option<u64> {
+    since_us(record.established_ns, record.ts_ns)
+        .or_else(|| since_us(record.opened_ns, record.ts_ns))
+}
+
+fn handshake_us(record: &wire::Session, role: Option<Role>) -> Option<u64> {
+    match role? {
+        Role::Client if record.established_ns != 0 => {
+            since_us(record.syn_ns, record.established_ns)
+        }
+        Role::Client => None,
+        Role::Server => Some(u64::from(record.handshake_us8 / 8)).filter(|us| *us != 0),
+    }
+}
+
+/// The kernel has set `sk_err` before it closes a socket for a reason; without one, the last state tells.
+/// `tcp_reset`, `tcp_write_err`, `tcp_disconnect`, `__tcp_close` in net/ipv4, v6.1 to v6.18.
+fn close(record: &wire::Session) -> Close {
+    let state = record.now.state;
+    match i32::from(record.error) {
+        libc::ECONNREFUSED if state == SYN_SENT => Close::Refused,
+        libc::ECONNRESET | libc::EPIPE | libc::ECONNREFUSED => Close::RstReceived,
+        libc::ETIMEDOUT => Close::Timeout,
+        libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN => {
+            Close::Unreachable
+        }
+        0 => match state {
+            FIN_WAIT2 | TIME_WAIT => Close::Fin,
+            FIN_WAIT1 | CLOSING | LAST_ACK if fin_is_acked(&record.now) => Close::Fin,
+            ESTABLISHED | CLOSE_WAIT => Close::RstSent,
+            _ => Close::Aborted,
+        },
+        _ => Close::Aborted,
+    }
+}
+
+fn closed_by(state: State, close: Close) -> Option<Side> {
+    match (state, close) {
+        (_, Close::Timeout | Close::Unreachable) => None,
+        (FIN_WAIT1 | FIN_WAIT2 | CLOSING | TIME_WAIT, _) => Some(Side::Local),
+        (CLOSE_WAIT | LAST_ACK, _) => Some(Side::Remote),
+        (_, Close::RstReceived | Close::Refused) => Some(Side::Remote),
+        (_, Close::RstSent | Close::Aborted | Close::Fin) => Some(Side::Local),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tcp_ebpf::tcp::AF_INET;
+
+    use super::*;
+
+    /// A server end that has sent 10 bytes and its FIN, and received 20 and the peer's.
+    fn served() -> wire::Session {
+        wire::Session {
+            kind: kind::SESSION,
+            family: AF_INET,
+            role: role::SERVER,
+            ts_ns: 9_000_000,
+            established_ns: 4_000_000,
+            bytes_sent: 10,
+            now: Progress {
+                bytes_acked: 11,
+                bytes_received: 21,
+                state: LAST_ACK,
+                flags: flag::ALL_ACKED | flag::FIN_RECEIVED,
+                ..Progress::default()
+            },
+            ..wire::Session::default()
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut wire::Session)) -> Session {
+        let mut record = served();
+        change(&mut record);
+        Session::new(&record).unwrap()
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_application() {
+        let server = with(|_| {});
+        assert_eq!((server.tx_bytes, server.rx_bytes), (Some(10), 20));
+        let client = with(|record| {
+            record.role = role::CLIENT;
+            record.now.bytes_acked += 1;
+        });
+        assert_eq!((client.tx_bytes, client.rx_bytes), (Some(10), 20));
+        let reset = with(|record| {
+            record.now.state = ESTABLISHED;
+            record.now.flags = 0;
+        });
+        assert_eq!((reset.tx_bytes, reset.rx_bytes), (Some(11), 21));
+    }
+
+    #[test]
+    fn the_role_of_an_old_session_follows_from_its_counters() {
+        let server = with(|record| record.role = role::UNKNOWN);
+        assert_eq!(
+            (server.role, server.tx_bytes),
+            (Some(Role::Server), Some(10))
+        );
+        let client = with(|record| {
+            record.role = role::UNKNOWN;
+            record.now.bytes_acked += 1;
+        });
+        assert_eq!(
+            (client.role, client.tx_bytes),
+            (Some(Role::Client), Some(10))
+        );
+        let unknown = with(|record| {
+            record.role = role::UNKNOWN;
+            record.now.bytes_acked += 7;
+        });
+        assert_eq!((unknown.role, unknown.tx_bytes), (None, None));
+    }
+
+    #[test]
+    fn an_old_session_knows_what_the_trace_saw() {
+        let session = with(|record| {
+            record.partial = 1;
+            record.base = Progress {
+                bytes_acked: 4,
+                bytes_received: 5,
+                state: ESTABLISHED,
+                ..Progress::default()
+            };
+        });
+        assert_eq!(
+            (session.tx_trace_bytes, session.rx_trace_bytes),
+            (Some(6), Some(15))
+        );
+        let unseeded = with(|record| record.partial = 1);
+        assert_eq!(
+            (unseeded.tx_trace_bytes, unseeded.rx_trace_bytes),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn how_it_ended_follows_from_error_and_state() {
+        let ended = |state, error, flags| {
+            let session = with(|record| {
+                record.now.state = state;
+                record.now.flags = flags;
+                record.error = u16::try_from(error).unwrap();
+            });
+            (session.close.unwrap(), session.closed_by)
+        };
+        let (local, remote) = (Some(Side::Local), Some(Side::Remote));
+        assert_eq!(ended(LAST_ACK, 0, flag::ALL_ACKED), (Close::Fin, remote));
+        assert_eq!(ended(FIN_WAIT2, 0, 0), (Close::Fin, local));
+        assert_eq!(ended(FIN_WAIT1, 0, 0), (Close::Aborted, local));
+        assert_eq!(ended(ESTABLISHED, 0, 0), (Close::RstSent, local));
+        assert_eq!(
+            ended(ESTABLISHED, libc::ECONNRESET, 0),
+            (Close::RstReceived, remote)
+        );
+        assert_eq!(
+            ended(CLOSE_WAIT, libc::EPIPE, 0),
+            (Close::RstReceived, remote)
+        );
+        assert_eq!(
+            ended(SYN_SENT, libc::ECONNREFUSED, 0),
+            (Close::Refused, remote)
+        );
+        assert_eq!(ended(SYN_SENT, libc::ETIMEDOUT, 0), (Close::Timeout, None));
+        assert_eq!(ended(SYN_SENT, 0, 0), (Close::Aborted, local));
+    }
+}

@@ -1,0 +1,65 @@
+//! What was lost, by cause. Loss is never silent.
+
+use aya::maps::{Map, MapData, PerCpuArray};
+use tcp_ebpf::wire::counter;
+
+use super::Error;
+
+/// Totals since the trace began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Records that found no room in the ring buffer, because the reader was too slow for its size.
+    pub ring_full: u64,
+    /// Sessions that found no room in the map of sockets: they are reported, but partial.
+    pub map_full: u64,
+    /// Reads of kernel memory that failed: a field of some record is zero and should not be.
+    pub read_fault: u64,
+    /// Times that the kernel did not run a program, because one was running on that processor already
+    /// (`recursion_misses` of its `bpf_prog_info`; always 0 before Linux 5.12).
+    pub missed: u64,
+    /// Records that user space could not understand.
+    pub undecoded: u64,
+}
+
+impl Losses {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.causes().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Each cause with its name, as it is called in JSON and in messages.
+    #[must_use]
+    pub fn causes(&self) -> [(&'static str, u64); 5] {
+        [
+            ("ring_full", self.ring_full),
+            ("map_full", self.map_full),
+            ("read_fault", self.read_fault),
+            ("missed", self.missed),
+            ("undecoded", self.undecoded),
+        ]
+    }
+}
+
+pub(super) struct Counters(PerCpuArray<MapData, u64>);
+
+impl Counters {
+    pub(super) fn new(map: MapData) -> Result<Self, Error> {
+        PerCpuArray::try_from(Map::PerCpuArray(map))
+            .map(Self)
+            .map_err(Error::object)
+    }
+
+    pub(super) fn get(&self, which: u32) -> Result<u64, Error> {
+        Ok(self.0.get(&which, 0).map_err(Error::object)?.iter().sum())
+    }
+
+    pub(super) fn losses(&self) -> Result<Losses, Error> {
+        Ok(Losses {
+            ring_full: self.get(counter::RING_FULL)?,
+            map_full: self.get(counter::MAP_FULL)?,
+            read_fault: self.get(counter::READ_FAULT)?,
+            ..Losses::default()
+        })
+    }
+}

@@ -1,0 +1,280 @@
+//! The border to the kernel: finds fields, loads and attaches programs, reads what they write.
+//!
+//! This is the only module that names aya. It knows no view: it hands over records as bytes.
+
+pub mod btf;
+mod error;
+mod filter;
+mod hooks;
+mod loss;
+mod object;
+mod offsets;
+pub mod privilege;
+mod ring;
+mod snapshot;
+mod sys;
+mod tracefs;
+
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    path::{Path, PathBuf},
+};
+
+use aya_log::EbpfLogger;
+use tcp_ebpf::wire::counter;
+
+use self::{
+    btf::Btf,
+    loss::Counters,
+    object::{Object, Settings},
+};
+pub use self::{
+    error::Error,
+    filter::Filter,
+    hooks::{Attached, Point, Refusal, Tier},
+    loss::Losses,
+    offsets::MissingField,
+    ring::Ring,
+};
+
+/// How to trace.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to attach.
+    pub points: Vec<Point>,
+    /// Only mechanisms of this tier.
+    pub tier: Option<Tier>,
+    /// Kernel type information; `None` for the running kernel's own.
+    pub btf: Option<PathBuf>,
+    /// Size of the ring buffer in bytes; a power of two, and a multiple of the page size.
+    pub buffer_bytes: u32,
+    /// How many open sockets can be remembered.
+    pub max_sockets: u32,
+    /// What is wanted.
+    pub filter: Filter,
+    /// How much the programs log.
+    pub log: log::LevelFilter,
+}
+
+/// What a kernel offers: programs that can be attached, and what is missing.
+pub struct Kernel {
+    object: Object,
+    btf: Btf,
+    /// Fields that this kernel lacks, and what that switches off.
+    pub missing_fields: Vec<MissingField>,
+}
+
+impl Kernel {
+    /// Reads the kernel's type information and makes the maps. Nothing is attached yet.
+    ///
+    /// # Errors
+    ///
+    /// When privilege or type information is missing, or this is no kernel that the programs fit.
+    pub fn prepare(options: &Options) -> Result<Self, Error> {
+        let missing = privilege::missing();
+        if !missing.is_empty() {
+            return Err(Error::Privilege(missing));
+        }
+        let btf = offsets::scan(options.btf.as_deref())?;
+        let offsets = offsets::resolve(&btf)?;
+        let mut globals = options.filter.globals();
+        globals.push(("OFFSETS", offsets.bytes));
+        globals.push(("AYA_LOG_LEVEL", vec![options.log as u8]));
+        let object = Object::prepare(&Settings {
+            globals,
+            sizes: vec![
+                ("EVENTS", options.buffer_bytes),
+                ("CONNS", options.max_sockets),
+                (
+                    "PIDS",
+                    u32::try_from(options.filter.pids.len())
+                        .unwrap_or(u32::MAX)
+                        .max(1),
+                ),
+            ],
+        })?;
+        object.fill_set("PIDS", &options.filter.pids)?;
+        Ok(Self {
+            object,
+            btf,
+            missing_fields: offsets.missing,
+        })
+    }
+
+    /// Attaches one point by the best mechanism that works; it stays attached until it is dropped.
+    #[must_use]
+    pub fn attach(&self, point: Point, tier: Option<Tier>) -> Attached {
+        hooks::attach(&self.object, &self.btf, point, tier)
+    }
+}
+
+/// A running trace. Everything detaches when it is dropped.
+pub struct Tracer {
+    /// Where the records come from.
+    pub ring: Ring,
+    attached: Vec<Attached>,
+    counters: Counters,
+    netns: Option<u32>,
+}
+
+impl Tracer {
+    /// Attaches all that `options` ask for, and takes stock of the sockets that are open already.
+    ///
+    /// What cannot be had but is not essential is logged as a warning that names the loss.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::prepare`]; and when an essential point cannot be attached, or a tier was asked for that
+    /// this kernel does not give.
+    pub fn start(options: &Options) -> Result<Self, Error> {
+        let mut kernel = Kernel::prepare(options)?;
+        let mut attached = Vec::with_capacity(options.points.len());
+        for point in &options.points {
+            let it = kernel.attach(*point, options.tier);
+            if it.chosen.is_none() {
+                let reasons = hooks::reasons(&it.refused);
+                match (options.tier, point.loss()) {
+                    (Some(tier), _) if point.has_tiers() => {
+                        return Err(Error::Tier {
+                            tier,
+                            point: *point,
+                            reasons,
+                        });
+                    }
+                    (_, None) => {
+                        return Err(Error::Point {
+                            point: *point,
+                            reasons,
+                        });
+                    }
+                    (_, Some(loss)) => log::warn!("{loss}: {point} cannot be attached ({reasons})"),
+                }
+            }
+            attached.push(it);
+        }
+        let tracer = Self {
+            ring: Ring::new(kernel.object.take_map("EVENTS")?)?,
+            counters: Counters::new(kernel.object.take_map("COUNTERS")?)?,
+            attached,
+            netns: options.filter.netns,
+        };
+        tracer.seed()?;
+        Ok(tracer)
+    }
+
+    /// Sockets first, then who holds them: an owner is only noted for a socket that is known.
+    fn seed(&self) -> Result<(), Error> {
+        if let Some(link) = self.link(Point::SeedSockets) {
+            self.everywhere(link, |_| {})?;
+        }
+        if let Some(link) = self.link(Point::SeedOwners) {
+            snapshot::run(link, |_| {}).map_err(Error::Snapshot)?;
+        }
+        Ok(())
+    }
+
+    /// Records of all sessions that are open now, one after another. Empty if the point
+    /// [`Point::OpenSockets`] is not attached.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel's iterator fails.
+    pub fn open_sessions(&self) -> Result<Vec<u8>, Error> {
+        let mut records = Vec::new();
+        if let Some(link) = self.link(Point::OpenSockets) {
+            self.everywhere(link, |bytes| records.extend_from_slice(bytes))?;
+        }
+        Ok(records)
+    }
+
+    fn everywhere(
+        &self,
+        link: BorrowedFd<'_>,
+        each: impl FnMut(&[u8]) + Send,
+    ) -> Result<(), Error> {
+        let refused = snapshot::run_everywhere(link, self.netns, each).map_err(Error::Snapshot)?;
+        for (path, error) in &refused {
+            log::debug!(
+                "cannot enter the network namespace {}: {error}",
+                path.display()
+            );
+        }
+        if !refused.is_empty() {
+            log::warn!(
+                "sessions opened before the trace in {} other network namespaces are not known: \
+                 entering them takes CAP_SYS_ADMIN",
+                refused.len()
+            );
+        }
+        Ok(())
+    }
+
+    /// Detaches everything but what lists open sessions; records that wait stay.
+    pub fn detach(&mut self) {
+        for attached in self
+            .attached
+            .iter_mut()
+            .filter(|it| it.point != Point::OpenSockets)
+        {
+            attached.detach();
+        }
+    }
+
+    fn link(&self, point: Point) -> Option<BorrowedFd<'_>> {
+        self.attached
+            .iter()
+            .find(|attached| attached.point == point)?
+            .link()
+    }
+
+    /// What was lost so far.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not give its counters.
+    pub fn losses(&self) -> Result<Losses, Error> {
+        let mut missed = 0;
+        for program in self.attached.iter().filter_map(Attached::program) {
+            missed += sys::prog_info(program)
+                .map_err(Error::Counters)?
+                .recursion_misses;
+        }
+        Ok(Losses {
+            missed,
+            ..self.counters.losses()?
+        })
+    }
+
+    /// Records that the programs have put into the ring so far.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not give its counters.
+    pub fn submitted(&self) -> Result<u64, Error> {
+        self.counters.get(counter::SUBMITTED)
+    }
+
+    /// Reads what the programs log; `None` if there is nothing to read it from.
+    #[must_use]
+    pub fn logger(&self) -> Option<EbpfLogger<&'static dyn log::Log>> {
+        let program = self.attached.iter().find_map(Attached::program)?;
+        let id = sys::prog_info(program).ok()?.id;
+        EbpfLogger::init_from_id(id)
+            .inspect_err(|error| log::warn!("cannot read the programs' log: {error}"))
+            .ok()
+    }
+}
+
+/// The inode number that a network namespace is known by.
+///
+/// # Errors
+///
+/// When `path` does not exist or is no file of a namespace.
+pub fn netns_inode(path: &Path) -> io::Result<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = std::fs::metadata(path)?.ino();
+    u32::try_from(inode).map_err(|_| io::Error::other("not a network namespace"))
+}

@@ -1,0 +1,79 @@
+//! Resolves the table of fields that the programs read against a kernel's BTF.
+
+use std::path::Path;
+
+use tcp_ebpf::offsets::{ABSENT, FIELDS, Need};
+
+use super::{
+    Error,
+    btf::{Btf, Names},
+};
+
+/// The offsets, as the bytes of the programs' `.rodata` global.
+pub(super) struct Offsets {
+    pub(super) bytes: Vec<u8>,
+    /// What this kernel lacks, and what that switches off.
+    pub(super) missing: Vec<MissingField>,
+}
+
+/// A field that this kernel does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingField {
+    /// Like `sock.__sk_common.skc_v6_daddr`.
+    pub field: String,
+    /// What is switched off.
+    pub loss: &'static str,
+}
+
+/// Functions that programs of this crate attach to by their id in the kernel's BTF.
+const FUNCTIONS: &[&str] = &[
+    "tcp_set_state",
+    "tcp_connect",
+    "inet_csk_accept",
+    "bpf_iter_tcp",
+    "bpf_iter_task_file",
+];
+
+/// Reads the type information of a kernel, and finds what will be asked of it.
+pub(super) fn scan(file: Option<&Path>) -> Result<Btf, Error> {
+    let mut structs: Vec<_> = FIELDS.iter().map(|field| field.strukt).collect();
+    structs.sort_unstable();
+    structs.dedup();
+    let names = Names {
+        structs: &structs,
+        functions: FUNCTIONS,
+        ..Names::default()
+    };
+    Ok(Btf::load(file, &names)?)
+}
+
+/// Finds every field, and checks that it has the size that the programs read.
+pub(super) fn resolve(btf: &Btf) -> Result<Offsets, Error> {
+    let mut offsets = Offsets {
+        bytes: Vec::with_capacity(FIELDS.len() * 4),
+        missing: Vec::new(),
+    };
+    for spec in FIELDS {
+        let name = || format!("{}.{}", spec.strukt, spec.path);
+        let offset = match (btf.field(spec.strukt, spec.path)?, spec.need) {
+            (Some(found), _) if found.size == spec.size => found.offset,
+            (Some(found), _) => {
+                return Err(Error::FieldSize {
+                    field: name(),
+                    found: found.size,
+                    expected: spec.size,
+                });
+            }
+            (None, Need::Required) => return Err(Error::MissingField { field: name() }),
+            (None, Need::Optional(loss)) => {
+                offsets.missing.push(MissingField {
+                    field: name(),
+                    loss,
+                });
+                ABSENT
+            }
+        };
+        offsets.bytes.extend_from_slice(&offset.to_ne_bytes());
+    }
+    Ok(offsets)
+}

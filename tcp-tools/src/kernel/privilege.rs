@@ -1,0 +1,32 @@
+//! Which capabilities this process has.
+
+use std::fs;
+
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// Capabilities that tracing needs and this process lacks (include/uapi/linux/capability.h).
+#[must_use]
+pub fn missing() -> Vec<&'static str> {
+    let effective = effective().unwrap_or(u64::MAX);
+    let has = |capability: u32| effective >> capability & 1 != 0;
+    if has(CAP_SYS_ADMIN) {
+        return Vec::new();
+    }
+    [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
+        .into_iter()
+        .filter(|(capability, _)| !has(*capability))
+        .map(|(_, name)| name)
+        .collect()
+}
+
+/// `CapEff` of this process; `None` where it cannot be read, and then the kernel's own refusal must do.
+#[must_use]
+pub fn effective() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}

@@ -1,0 +1,16 @@
+//! The library behind the `tcp-tools` command.
+//!
+//! ```text
+//! kernel -> records -> event -> view -> output
+//! ```
+//!
+//! [`kernel`] loads and attaches the programs and reads their records; [`event`] decodes them; [`views`]
+//! make rows of events; [`output`] makes lines of rows; [`trace`] runs one view on a live stream; [`cli`]
+//! turns arguments into all of that.
+
+pub mod cli;
+pub mod event;
+pub mod kernel;
+pub mod output;
+pub mod trace;
+pub mod views;
