@@ -2,25 +2,47 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::bpf_get_current_task,
-    macros::{fexit, kprobe, tracepoint},
-    programs::{FExitContext, ProbeContext, TracePointContext},
+    helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    macros::{fentry, fexit, kprobe, kretprobe, tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
 use tcp_ebpf::{
+    config::event::{ACCEPT, RETRANSMIT, SESSION},
     offsets,
-    tcp::SYN_RECV,
-    wire::{owner, role},
+    tcp::{LISTEN, SYN_RECV},
+    wire::{Accept, kind, owner, role},
 };
 
 use crate::{
-    maps::{self, Conn},
+    emit::emit,
+    filter::Subject,
+    maps::{self, wants},
     mem,
-    owner::current,
+    owner::{Claim, current},
     sock::Sock,
 };
 
-/// `struct sock *inet_csk_accept(..)`, net/ipv4/inet_connection_sock.c. Its arguments changed in v6.10; the
-/// return value did not.
+/// `security_sock_graft(sk, parent)`: accept() ties the new socket to its file, right after
+/// `inet_csk_accept` has returned it (`__inet_accept`, net/ipv4/af_inet.c).
+///
+/// It is hooked rather than `inet_csk_accept` itself, because a hook on that function's return misses the
+/// calls that were blocked in it when the trace began, and a kretprobe also all beyond its few instances.
+#[fentry(function = "security_sock_graft")]
+fn accept_fentry(ctx: FEntryContext) -> i32 {
+    accepted(Sock::new(ctx.arg(0)));
+    0
+}
+
+#[kprobe]
+fn accept_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sock) = ctx.arg(0) {
+        accepted(Sock::new(sock));
+    }
+    0
+}
+
+/// `struct sock *inet_csk_accept(..)`, net/ipv4/inet_connection_sock.c, for kernels without
+/// CONFIG_SECURITY_NETWORK. Its arguments changed in v6.10; the return value did not.
 #[fexit(function = "inet_csk_accept")]
 fn accept_fexit(ctx: FExitContext) -> i32 {
     if let Ok(sock) = ctx.ret::<u64>() {
@@ -29,14 +51,9 @@ fn accept_fexit(ctx: FExitContext) -> i32 {
     0
 }
 
-/// `security_sock_graft(sk, parent)`: accept() ties the new socket to its file, right after
-/// `inet_csk_accept` (`__inet_accept`, net/ipv4/af_inet.c). A kretprobe on that function would have one
-/// instance per call in progress, and a few processes blocked in accept() would starve it.
-#[kprobe]
-fn accept_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(sock) = ctx.arg(0) {
-        accepted(Sock::new(sock));
-    }
+#[kretprobe]
+fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
+    accepted(Sock::new(ctx.ret()));
     0
 }
 
@@ -48,38 +65,81 @@ fn accept_tp(ctx: TracePointContext) -> u32 {
     // SAFETY: within the context of this tracepoint.
     let fd = unsafe { ctx.as_ptr().add(RET).cast::<i64>().read() };
     if fd >= 0 {
-        accepted(Sock::new(socket_of(fd as u64)));
+        accepted(Sock::new(mem::socket_of(fd as u64)));
     }
     0
 }
 
-/// `current->files->fdt->fd[fd]->private_data->sk`
-#[inline(always)]
-fn socket_of(fd: u64) -> u64 {
-    // SAFETY: no preconditions.
-    let task = unsafe { bpf_get_current_task() };
-    let fdt = mem::read(mem::read(task, offsets::files), offsets::fdt);
-    let file = mem::read_word(mem::read(fdt, offsets::fd).wrapping_add(fd * 8));
-    mem::read(mem::read(file, offsets::private_data), offsets::socket_sk)
-}
-
 #[inline(always)]
 fn accepted(sock: Sock) {
-    if let Some(conn) = maps::conn(sock) {
-        if conn.owner_by == owner::NONE || conn.owner_by == owner::FD {
-            conn.owner = current();
-            conn.owner_by = owner::ACCEPT;
-        }
-    } else if sock.key() != 0 && sock.is_tcp() && sock.state() == SYN_RECV {
-        // Fast Open hands a socket over before its handshake has ended.
-        maps::remember(
-            sock,
-            &Conn {
-                owner: current(),
-                owner_by: owner::ACCEPT,
-                role: role::SERVER,
-                ..Conn::default()
-            },
-        );
+    if sock.key() == 0 || !sock.is_tcp() {
+        return;
     }
+    let claim = current(owner::ACCEPT);
+    let established_ns = if let Some(conn) = maps::conn(sock) {
+        if conn.claim.is_weak() {
+            conn.claim = claim;
+        }
+        // Of a socket that is older than the trace, the time is when that began.
+        if conn.partial == 0 {
+            conn.established_ns
+        } else {
+            0
+        }
+    } else {
+        // Fast Open hands a socket over before its handshake has ended.
+        if wants(SESSION | RETRANSMIT) && sock.state() == SYN_RECV {
+            maps::remember(sock, |conn| {
+                conn.claim = claim;
+                conn.role = role::SERVER;
+            });
+        }
+        0
+    };
+    if wants(ACCEPT) {
+        report(sock, &claim, established_ns);
+        if !wants(SESSION | RETRANSMIT) {
+            maps::forget(sock);
+        }
+    }
+}
+
+#[inline(never)]
+fn report(sock: Sock, claim: &Claim, established_ns: u64) {
+    let subject = Subject::of(sock);
+    emit(kind::ACCEPT, &subject, claim, |to: *mut Accept| {
+        let (backlog, max_backlog) = backlog(subject.lport);
+        // SAFETY: `to` is valid for writes of an `Accept`.
+        unsafe {
+            (&raw mut (*to).established_ns).write(established_ns);
+            (&raw mut (*to).backlog).write(backlog);
+            (&raw mut (*to).max_backlog).write(max_backlog);
+        }
+    });
+}
+
+/// The queue of the listener that this thread calls accept() on, now and at most.
+///
+/// No hook is given the listener, but the call's first argument is still in the registers that the thread
+/// came with, also when it was blocked long before the trace. Not so for io_uring.
+#[inline(always)]
+fn backlog(lport: u16) -> (u32, u32) {
+    /// x86_64, arch/x86/entry/syscalls/syscall_64.tbl.
+    const ACCEPT: u64 = 43;
+    const ACCEPT4: u64 = 288;
+    const UNKNOWN: (u32, u32) = (u32::MAX, u32::MAX);
+    if !mem::has(offsets::regs_di) || !mem::has(offsets::sk_ack_backlog) {
+        return UNKNOWN;
+    }
+    // SAFETY: the task that runs now; loads are checked.
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
+    if !matches!(mem::read(regs, offsets::regs_orig_ax), ACCEPT | ACCEPT4) {
+        return UNKNOWN;
+    }
+    let listener = mem::socket_of(mem::read(regs, offsets::regs_di));
+    let sock = Sock::new(listener);
+    if listener == 0 || !sock.is_tcp() || sock.state() != LISTEN || sock.lport() != lport {
+        return UNKNOWN;
+    }
+    sock.backlog()
 }

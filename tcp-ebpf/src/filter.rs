@@ -1,43 +1,96 @@
 //! What to keep out, so that it costs no room in the ring.
 
+use tcp_ebpf::{tcp::AF_INET6, wire::counter};
+
 use crate::{
     maps::{self, config},
+    owner::Claim,
     sock::Sock,
 };
 
-/// What the filters ask about; read once, used again for the record.
+/// Between whom something happened: what the filters ask about, and what every record tells.
 pub(crate) struct Subject {
-    pub(crate) sock: Sock,
     pub(crate) family: u16,
     pub(crate) lport: u16,
     pub(crate) rport: u16,
     pub(crate) netns: u32,
-    /// 0 if not known.
-    pub(crate) pid: u32,
+    /// In network order; IPv4 in the first four bytes.
+    pub(crate) laddr: [u64; 2],
+    pub(crate) raddr: [u64; 2],
 }
 
 impl Subject {
     #[inline(always)]
-    pub(crate) fn new(sock: Sock, pid: u32) -> Self {
+    pub(crate) fn of(sock: Sock) -> Self {
+        Self::with_port(sock, sock.lport())
+    }
+
+    /// Of a `struct request_sock`, which is no full socket.
+    #[inline(always)]
+    pub(crate) fn of_request(request: Sock) -> Self {
+        Self::with_port(request, request.num())
+    }
+
+    #[inline(always)]
+    fn with_port(sock: Sock, lport: u16) -> Self {
+        let family = sock.family();
+        let (laddr, raddr) = sock.addresses(family);
         Self {
-            sock,
-            family: sock.family(),
-            lport: sock.lport(),
+            family,
+            lport,
             rport: sock.rport(),
             netns: sock.netns(),
-            pid,
+            laddr,
+            raddr,
         }
     }
 
+    /// Whether all filters let it through; counted if not.
+    ///
     /// Configuration is constant to the verifier: what is not asked for is not even in the loaded program.
     #[inline(always)]
-    pub(crate) fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self, claim: &Claim) -> bool {
+        let wanted = self.is_wanted_flow() && claim.is_wanted();
+        if !wanted {
+            maps::count(counter::FILTERED);
+        }
+        wanted
+    }
+
+    #[inline(always)]
+    fn is_wanted_flow(&self) -> bool {
         let ip = config!(ip);
         let netns = config!(netns);
-        !(ip != 0 && (ip == 4) != self.sock.is_ipv4(self.family)
+        !(ip != 0 && (ip == 4) != self.is_ipv4()
             || netns != 0 && netns != self.netns
             || config!(by_local_port) != 0 && !maps::is_local_port(self.lport)
             || config!(by_remote_port) != 0 && !maps::is_remote_port(self.rport)
-            || config!(by_pid) != 0 && !maps::is_traced_pid(self.pid))
+            || config!(by_local_net) != 0 && !maps::is_local_net(self.as_ipv6(self.laddr))
+            || config!(by_remote_net) != 0 && !maps::is_remote_net(self.as_ipv6(self.raddr)))
+    }
+
+    /// True if people know it as IPv4: also when an IPv6 socket talks it.
+    #[inline(always)]
+    fn is_ipv4(&self) -> bool {
+        let [high, low] = self.raddr;
+        self.family != AF_INET6 || high == 0 && low as u32 == MAPPED
+    }
+
+    /// The address as networks are written in the maps: IPv4 as mapped IPv6.
+    #[inline(always)]
+    fn as_ipv6(&self, [high, low]: [u64; 2]) -> [u32; 4] {
+        if self.family == AF_INET6 {
+            [
+                high as u32,
+                (high >> 32) as u32,
+                low as u32,
+                (low >> 32) as u32,
+            ]
+        } else {
+            [0, 0, MAPPED, high as u32]
+        }
     }
 }
+
+/// `::ffff:0:0/96`, its third word.
+const MAPPED: u32 = 0xffff_u32.to_be();

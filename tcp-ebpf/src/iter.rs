@@ -10,14 +10,16 @@ use aya_ebpf::helpers::{
     generated::{bpf_seq_write, bpf_sock_from_file},
 };
 use tcp_ebpf::{
+    config::event::{ATTEMPT, RETRANSMIT, SESSION},
     offsets,
     tcp::{CLOSE, LISTEN, NEW_SYN_RECV, SYN_SENT, TIME_WAIT},
-    wire::{Session, kind, owner, role},
+    wire::{Connect, Session, kind, owner, role},
 };
 
 use crate::{
+    connect, emit,
     filter::Subject,
-    maps::{self, Conn},
+    maps::{self, wants},
     mem, owner as process, session,
     sock::Sock,
 };
@@ -50,32 +52,38 @@ macro_rules! load {
     };
 }
 
-/// Remembers every session that is open, unless it is known already.
+/// Remembers every session that is open, unless it is known already; and listeners, where somebody asks for
+/// retransmitted SYN-ACKs.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 fn seed_sockets(ctx: *const TcpContext) -> i32 {
-    let Some(sock) = open_session(load!(ctx, sk)) else {
+    let sk = load!(ctx, sk);
+    if sk.is_null() {
         return 0;
-    };
+    }
+    let sock = Sock::new(sk as u64);
+    if sock.state() == LISTEN && wants(RETRANSMIT) && sock.is_tcp() {
+        maps::remember_if_new(sock, |_| {});
+    }
+    if !in_session(sock) {
+        return 0;
+    }
     let state = sock.state();
     let connecting = state == SYN_SENT;
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    maps::remember_if_new(
-        sock,
-        &Conn {
-            opened_ns: if connecting { now } else { 0 },
-            established_ns: if connecting { 0 } else { now },
-            base: sock.progress(state),
-            role: if connecting {
-                role::CLIENT
-            } else {
-                role::UNKNOWN
-            },
-            partial: 1,
-            ..Conn::default()
-        },
-    );
+    maps::remember_if_new(sock, |conn| {
+        if connecting {
+            conn.opened_ns = now;
+            conn.role = role::CLIENT;
+            // Its SYN has left before the trace.
+            conn.attempted = 1;
+        } else {
+            conn.established_ns = now;
+        }
+        conn.base = sock.progress(state);
+        conn.partial = 1;
+    });
     0
 }
 
@@ -94,54 +102,73 @@ fn seed_owners(ctx: *const TaskFileContext) -> i32 {
     }
     let sock = Sock::new(mem::read(socket as u64, offsets::socket_sk));
     if let Some(conn) = maps::conn(sock)
-        && conn.owner_by == owner::NONE
+        && conn.claim.by == owner::NONE
     {
-        conn.owner = process::of_task(task as u64);
-        conn.owner_by = owner::FD;
+        conn.claim = process::of_task(task as u64, owner::FD);
     }
     0
 }
 
-/// Writes the record of every session that is open, known and wanted.
+/// Writes the record of every session that is open, known and wanted; or, where active opens are asked for,
+/// of those whose SYN has left and that have not been reported: without a hook on tcp_connect() they would
+/// be only when their state changes.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 fn dump_sockets(ctx: *const TcpContext) -> i32 {
-    let meta = load!(ctx, meta);
-    let Some(sock) = open_session(load!(ctx, sk)) else {
+    let (meta, sk) = (load!(ctx, meta), load!(ctx, sk));
+    if sk.is_null() {
         return 0;
-    };
+    }
+    let sock = Sock::new(sk as u64);
+    if !in_session(sock) {
+        return 0;
+    }
     let Some(conn) = maps::conn(sock) else {
         return 0;
     };
-    let subject = Subject::new(sock, conn.owner.pid);
-    if subject.is_wanted() {
+    let subject = Subject::of(sock);
+    if !subject.is_wanted(&conn.claim) {
+        return 0;
+    }
+    if wants(SESSION) {
         let mut record = MaybeUninit::<Session>::uninit();
-        session::fill(
-            record.as_mut_ptr(),
+        emit::head(
+            record.as_mut_ptr().cast(),
             kind::OPEN,
             &subject,
-            sock.state(),
-            conn,
+            &conn.claim,
         );
-        // SAFETY: `fill` has written every byte of the record; `meta` is never null.
-        unsafe {
-            bpf_seq_write(
-                (*meta).seq.cast(),
-                record.as_ptr().cast(),
-                size_of::<Session>() as u32,
-            )
-        };
+        session::fill(record.as_mut_ptr(), sock, sock.state(), conn);
+        write(meta, &record);
+    } else if wants(ATTEMPT) && conn.attempted == 0 && sock.state() == SYN_SENT {
+        let mut record = MaybeUninit::<Connect>::uninit();
+        emit::head(
+            record.as_mut_ptr().cast(),
+            kind::ATTEMPT,
+            &subject,
+            &conn.claim,
+        );
+        connect::fill(record.as_mut_ptr(), sock, conn, false);
+        write(meta, &record);
     }
     0
+}
+
+/// Every byte of `record` must have been written, which the verifier checks.
+#[inline(always)]
+fn write<T>(meta: *const Meta, record: &MaybeUninit<T>) {
+    // SAFETY: the kernel passes a valid `meta`, and reads no more than the record.
+    unsafe {
+        bpf_seq_write(
+            (*meta).seq.cast(),
+            record.as_ptr().cast(),
+            size_of::<T>() as u32,
+        )
+    };
 }
 
 /// The iterator also shows listeners, and minisockets that are no `struct tcp_sock`.
 #[inline(always)]
-fn open_session(sk: *const c_void) -> Option<Sock> {
-    if sk.is_null() {
-        return None;
-    }
-    let sock = Sock::new(sk as u64);
-    let in_session = !matches!(sock.state(), TIME_WAIT | NEW_SYN_RECV | LISTEN | CLOSE);
-    (in_session && sock.is_tcp()).then_some(sock)
+fn in_session(sock: Sock) -> bool {
+    !matches!(sock.state(), TIME_WAIT | NEW_SYN_RECV | LISTEN | CLOSE) && sock.is_tcp()
 }

@@ -8,11 +8,14 @@
 
 mod accept;
 mod connect;
+mod emit;
 mod filter;
 mod iter;
 mod maps;
 mod mem;
 mod owner;
+mod process;
+mod retransmit;
 mod session;
 mod sock;
 mod state;

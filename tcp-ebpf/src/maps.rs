@@ -1,61 +1,93 @@
 //! All state of the programs.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use aya_log_ebpf::debug;
 use tcp_ebpf::{
     config::{Config, PortSet},
     offsets::{ABSENT, FIELDS, Offsets},
-    wire::{Owner, Progress, counter},
+    wire::{Progress, counter},
 };
 
-use crate::sock::Sock;
+use crate::{mem, owner::Claim, sock::Sock};
 
-/// What is remembered of an open socket.
+/// What is remembered of a socket.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
 pub(crate) struct Conn {
     pub(crate) opened_ns: u64,
     pub(crate) syn_ns: u64,
     pub(crate) established_ns: u64,
-    pub(crate) owner: Owner,
+    pub(crate) claim: Claim,
     pub(crate) base: Progress,
     pub(crate) handshake_us8: u32,
-    pub(crate) owner_by: u8,
     pub(crate) role: u8,
     pub(crate) partial: u8,
-    pub(crate) pad: u8,
+    /// Bits of [`tcp_ebpf::wire::connect_flag`].
+    pub(crate) connect_flags: u8,
+    /// 1 once the attempt has been reported.
+    pub(crate) attempted: u8,
+}
+
+impl Conn {
+    /// What `fill` makes of a blank, in place.
+    #[inline(always)]
+    pub(crate) fn blank(at: &mut MaybeUninit<Self>, fill: impl FnOnce(&mut Self)) -> &mut Self {
+        mem::zero(at.as_mut_ptr());
+        // SAFETY: made of integers, all zero now.
+        let conn = unsafe { at.assume_init_mut() };
+        fill(conn);
+        conn
+    }
+}
+
+/// A connect() in progress.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) sock: u64,
+    /// The caller's `struct sockaddr`.
+    pub(crate) address: u64,
+    pub(crate) since_ns: u64,
+    /// 1 once the state of the socket tells what becomes of it.
+    pub(crate) under_way: u64,
 }
 
 #[unsafe(no_mangle)]
 static OFFSETS: Global<Offsets> = Global::new(Offsets([ABSENT; FIELDS.len()]));
 #[unsafe(no_mangle)]
-static CONFIG: Global<Config> = Global::new(Config {
-    ip: 0,
-    netns: 0,
-    by_pid: 0,
-    by_local_port: 0,
-    by_remote_port: 0,
-    new_only: 0,
-});
+static CONFIG: Global<[u32; size_of::<Config>() / 4]> = Global::new([0; size_of::<Config>() / 4]);
 #[unsafe(no_mangle)]
 static LOCAL_PORTS: Global<PortSet> = Global::new([0; 1024]);
 #[unsafe(no_mangle)]
 static REMOTE_PORTS: Global<PortSet> = Global::new([0; 1024]);
 
-/// Records for user space; sized at load time.
+// The loader gives those maps their size that are declared with one entry here.
+
+/// Records for user space.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
-/// Open sockets, by the address of their `struct sock`; sized at load time.
+/// Open sockets, by the address of their `struct sock`.
 #[map]
 static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
-/// Processes to trace, when `Config::by_pid` is set; sized at load time.
+/// Calls of connect() in progress, by thread.
 #[map]
-static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1, 0);
+static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static UIDS: HashMap<u32, u8> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static LOCAL_NETS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static REMOTE_NETS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
 
@@ -95,6 +127,12 @@ pub(crate) fn config_word(index: usize) -> u32 {
     unsafe { word(&CONFIG, index) }
 }
 
+/// Whether any of these records are asked for; a constant to the verifier.
+#[inline(always)]
+pub(crate) fn wants(events: u32) -> bool {
+    config!(events) & events != 0
+}
+
 #[inline(always)]
 pub(crate) fn is_local_port(port: u16) -> bool {
     is_in(&LOCAL_PORTS, port)
@@ -113,8 +151,40 @@ fn is_in(ports: &Global<PortSet>, port: u16) -> bool {
 }
 
 #[inline(always)]
+pub(crate) fn is_local_net(address: [u32; 4]) -> bool {
+    LOCAL_NETS.get(Key::new(128, address)).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn is_remote_net(address: [u32; 4]) -> bool {
+    REMOTE_NETS.get(Key::new(128, address)).is_some()
+}
+
+#[inline(always)]
 pub(crate) fn is_traced_pid(pid: u32) -> bool {
     PIDS.get_ptr(pid).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn is_traced_uid(uid: u32) -> bool {
+    UIDS.get_ptr(uid).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn is_traced_cgroup(id: u64) -> bool {
+    CGROUPS.get_ptr(id).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn trace_pid(pid: u32) {
+    if PIDS.insert(pid, 1, 0).is_err() {
+        count(counter::MAP_FULL);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn untrace_pid(pid: u32) {
+    let _ = PIDS.remove(pid);
 }
 
 #[inline(always)]
@@ -135,19 +205,35 @@ pub(crate) fn conn(sock: Sock) -> Option<&'static mut Conn> {
         .map(|conn| unsafe { &mut *conn })
 }
 
+/// Remembers what `fill` makes of a blank.
 #[inline(always)]
-pub(crate) fn remember(sock: Sock, conn: &Conn) {
-    if CONNS.insert(sock.key(), conn, 0).is_err() {
+pub(crate) fn remember(sock: Sock, fill: impl FnOnce(&mut Conn)) {
+    let mut conn = MaybeUninit::uninit();
+    if CONNS
+        .insert(sock.key(), Conn::blank(&mut conn, fill), 0)
+        .is_err()
+    {
         count(counter::MAP_FULL);
-        debug!((), "no room to remember socket {:x}", sock.key());
+        log_no_room(sock.key());
     }
+}
+
+/// Out of line: aya-log's code is long.
+#[inline(never)]
+fn log_no_room(sock: u64) {
+    debug!((), "no room to remember socket {:x}", sock);
 }
 
 /// Like [`remember`], but leaves what is there.
 #[inline(always)]
-pub(crate) fn remember_if_new(sock: Sock, conn: &Conn) {
+pub(crate) fn remember_if_new(sock: Sock, fill: impl FnOnce(&mut Conn)) {
     const EEXIST: i32 = -17;
-    match CONNS.insert(sock.key(), conn, u64::from(BPF_NOEXIST)) {
+    let mut conn = MaybeUninit::uninit();
+    match CONNS.insert(
+        sock.key(),
+        Conn::blank(&mut conn, fill),
+        u64::from(BPF_NOEXIST),
+    ) {
         Ok(()) | Err(EEXIST) => {}
         Err(_) => count(counter::MAP_FULL),
     }
@@ -156,4 +242,22 @@ pub(crate) fn remember_if_new(sock: Sock, conn: &Conn) {
 #[inline(always)]
 pub(crate) fn forget(sock: Sock) {
     let _ = CONNS.remove(sock.key());
+}
+
+#[inline(always)]
+pub(crate) fn call(thread: u64) -> Option<&'static mut Call> {
+    // SAFETY: as for `conn`; only the thread itself writes.
+    CALLS.get_ptr_mut(thread).map(|call| unsafe { &mut *call })
+}
+
+#[inline(always)]
+pub(crate) fn begin_call(thread: u64, call: &Call) {
+    if CALLS.insert(thread, call, 0).is_err() {
+        count(counter::MAP_FULL);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn end_call(thread: u64) {
+    let _ = CALLS.remove(thread);
 }

@@ -8,11 +8,11 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use tcp_ebpf::{
-    offsets::{ABSENT, Field},
+    offsets::{self, ABSENT, Field},
     wire::counter,
 };
 
-use crate::maps;
+use crate::{maps, owner};
 
 /// The value of `field` in the kernel structure at `base`; zero if it cannot be read.
 #[inline(always)]
@@ -23,37 +23,82 @@ pub(crate) fn read<T: Copy>(base: u64, field: Field<T>) -> T {
     unsafe { value.assume_init() }
 }
 
-/// Like [`read`], but straight to where the value is wanted.
+/// Zeroes what is made of integers, word by word: LLVM makes a call of memset of anything else, and that
+/// goes byte by byte.
 #[inline(always)]
-pub(crate) fn read_into<T>(base: u64, field: Field<T>, to: *mut T) {
-    let offset = maps::offset(field.index);
-    if offset == ABSENT as usize {
-        // SAFETY: `to` is valid for writes of a `T`.
-        unsafe { to.write_bytes(0, 1) };
-        return;
+pub(crate) fn zero<T>(to: *mut T) {
+    let mut at = 0;
+    while at < size_of::<T>() {
+        // SAFETY: `to` is valid for writes of a `T`, whose size is a multiple of its alignment.
+        unsafe {
+            if align_of::<T>() >= 8 {
+                to.byte_add(at).cast::<u64>().write_volatile(0);
+                at += 8;
+            } else {
+                to.byte_add(at).cast::<u8>().write_volatile(0);
+                at += 1;
+            }
+        }
     }
-    probe(base.wrapping_add(offset as u64), to);
 }
 
-/// The word at an address that was computed, not looked up.
+/// Whether this kernel has the field; a constant to the verifier.
 #[inline(always)]
-pub(crate) fn read_word(address: u64) -> u64 {
+pub(crate) fn has<T>(field: Field<T>) -> bool {
+    maps::offset(field.index) != ABSENT as usize
+}
+
+/// Where the field is.
+#[inline(always)]
+pub(crate) fn address<T>(base: u64, field: Field<T>) -> u64 {
+    base.wrapping_add(maps::offset(field.index) as u64)
+}
+
+#[inline(always)]
+fn read_into<T>(base: u64, field: Field<T>, to: *mut T) {
+    if !has(field) {
+        zero(to);
+    } else if !probe(address(base, field), to) {
+        maps::count(counter::READ_FAULT);
+    }
+}
+
+/// The `struct sock *` behind a descriptor of the current process:
+/// `current->files->fdt->fd[fd]->private_data->sk`. 0 if there is none.
+///
+/// Another thread may close it meanwhile, and then anything may be there: a fault is no loss here, and the
+/// caller must look at what it gets.
+#[inline(always)]
+pub(crate) fn socket_of(fd: u64) -> u64 {
+    let files = peek(owner::current_task(), offsets::files);
+    let fdt = peek(files, offsets::fdt);
+    let mut file = 0_u64;
+    probe(
+        peek(fdt, offsets::fd).wrapping_add((fd & 0xffff_ffff) * 8),
+        &raw mut file,
+    );
+    peek(peek(file, offsets::private_data), offsets::socket_sk)
+}
+
+/// Like [`read`], where a fault is no loss.
+#[inline(always)]
+fn peek(base: u64, field: Field<u64>) -> u64 {
     let mut word = 0;
-    probe(address, &raw mut word);
+    if has(field) {
+        probe(address(base, field), &raw mut word);
+    }
     word
 }
 
+/// False if it cannot be read; then `to` is zeroed.
 #[inline(always)]
-fn probe<T>(from: u64, to: *mut T) {
+fn probe<T>(from: u64, to: *mut T) -> bool {
     // SAFETY: `to` is valid for writes of a `T`; the helper checks `from`, and on a fault it zeroes `to`.
-    let failed = unsafe {
+    unsafe {
         bpf_probe_read_kernel(
             to.cast::<c_void>(),
             size_of::<T>() as u32,
             from as *const c_void,
-        )
-    };
-    if failed != 0 {
-        maps::count(counter::READ_FAULT);
+        ) == 0
     }
 }

@@ -23,7 +23,7 @@ pub enum Need {
 pub struct FieldSpec {
     /// The structure that `path` starts in.
     pub strukt: &'static str,
-    /// Members, separated by dots.
+    /// Members, separated by dots. `name:N` is a bitfield in the low `N` bits of what is read.
     pub path: &'static str,
     /// Size that the programs read, in bytes.
     pub size: u32,
@@ -32,12 +32,20 @@ pub struct FieldSpec {
 }
 
 /// A field of the kernel's that holds a `T`; its offset is only known at run time.
-#[derive(Clone, Copy)]
 pub struct Field<T> {
     /// Index into [`Offsets`] and [`FIELDS`].
     pub index: usize,
     value: PhantomData<T>,
 }
+
+// Derived ones would ask the same of `T`.
+impl<T> Clone for Field<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Field<T> {}
 
 impl<T> Field<T> {
     const fn new(index: usize) -> Self {
@@ -74,7 +82,9 @@ use Need::{Optional, Required};
 const IPV6: Need = Optional("IPv6 addresses");
 /// Only the accept tracepoints walk from a descriptor to its socket.
 const FD_WALK: Need = Optional("accept by tracepoint");
-const CGROUP: Need = Optional("cgroup of sockets opened before the trace");
+const CGROUP: Need = Optional("cgroup filter, and cgroup of sockets opened before the trace");
+const BACKLOG: Need = Optional("backlog of listeners");
+const REASON: Need = Optional("reason of retransmits");
 
 fields! {
     // include/net/sock.h
@@ -83,12 +93,15 @@ fields! {
     skc_dport: u16 = "sock", "__sk_common.skc_dport", Required;
     skc_rcv_saddr: u32 = "sock", "__sk_common.skc_rcv_saddr", Required;
     skc_daddr: u32 = "sock", "__sk_common.skc_daddr", Required;
-    skc_v6_rcv_saddr: [u8; 16] = "sock", "__sk_common.skc_v6_rcv_saddr", IPV6;
-    skc_v6_daddr: [u8; 16] = "sock", "__sk_common.skc_v6_daddr", IPV6;
+    skc_v6_rcv_saddr: [u64; 2] = "sock", "__sk_common.skc_v6_rcv_saddr", IPV6;
+    skc_v6_daddr: [u64; 2] = "sock", "__sk_common.skc_v6_daddr", IPV6;
     skc_net: u64 = "sock", "__sk_common.skc_net.net", Required;
     skc_flags: u64 = "sock", "__sk_common.skc_flags", Required;
     sk_protocol: u16 = "sock", "sk_protocol", Required;
     sk_err: i32 = "sock", "sk_err", Required;
+    sk_ack_backlog: u32 = "sock", "sk_ack_backlog", BACKLOG;
+    sk_max_ack_backlog: u32 = "sock", "sk_max_ack_backlog", BACKLOG;
+    skc_num: u16 = "sock", "__sk_common.skc_num", Required;
     // include/net/net_namespace.h
     net_inum: u32 = "net", "ns.inum", Required;
     // include/net/inet_sock.h
@@ -104,6 +117,19 @@ fields! {
     srtt_us: u32 = "tcp_sock", "srtt_us", Required;
     rtt_min: u32 = "tcp_sock", "rtt_min.s.v", Required;
     total_retrans: u32 = "tcp_sock", "total_retrans", Required;
+    snd_cwnd: u32 = "tcp_sock", "snd_cwnd", Required;
+    is_mptcp: u8 = "tcp_sock", "is_mptcp", Optional("marks of Multipath TCP");
+    fastopen_req: u64 = "tcp_sock", "fastopen_req", Optional("marks of TCP Fast Open");
+    // include/net/inet_connection_sock.h
+    ca_state: u8 = "inet_connection_sock", "icsk_ca_state:5", REASON;
+    icsk_pending: u8 = "inet_connection_sock", "icsk_pending", REASON;
+    // include/linux/skbuff.h, include/net/tcp.h
+    skb_len: u32 = "sk_buff", "len", Required;
+    skb_cb: [u8; 48] = "sk_buff", "cb", Required;
+    skb_seq: u32 = "tcp_skb_cb", "seq", Required;
+    // arch/x86/include/asm/ptrace.h
+    regs_di: u64 = "pt_regs", "di", BACKLOG;
+    regs_orig_ax: u64 = "pt_regs", "orig_ax", BACKLOG;
     // include/linux/sched.h, cred.h
     group_leader: u64 = "task_struct", "group_leader", Required;
     tgid: u32 = "task_struct", "tgid", Required;
@@ -115,6 +141,8 @@ fields! {
     dfl_cgrp: u64 = "css_set", "dfl_cgrp", CGROUP;
     cgroup_kn: u64 = "cgroup", "kn", CGROUP;
     kn_id: u64 = "kernfs_node", "id", CGROUP;
+    cgroup_parent: u64 = "cgroup", "self.parent", CGROUP;
+    css_cgroup: u64 = "cgroup_subsys_state", "cgroup", CGROUP;
     // include/linux/fdtable.h, fs.h, net.h
     files: u64 = "task_struct", "files", FD_WALK;
     fdt: u64 = "files_struct", "fdt", FD_WALK;

@@ -52,6 +52,12 @@ impl Sock {
         u16::from_be(self.read(offsets::inet_sport))
     }
 
+    /// `skc_num`: of a request, which has no `inet_sport`.
+    #[inline(always)]
+    pub(crate) fn num(self) -> u16 {
+        self.read(offsets::skc_num)
+    }
+
     #[inline(always)]
     pub(crate) fn rport(self) -> u16 {
         u16::from_be(self.read(offsets::skc_dport))
@@ -62,27 +68,19 @@ impl Sock {
         mem::read(self.read(offsets::skc_net), offsets::net_inum)
     }
 
-    /// Local and remote address, straight into a record.
+    /// Local and remote address in network order; IPv4 in the first four bytes.
     #[inline(always)]
-    pub(crate) fn addresses(self, family: u16, local: *mut [u8; 16], remote: *mut [u8; 16]) {
+    pub(crate) fn addresses(self, family: u16) -> ([u64; 2], [u64; 2]) {
         if family == AF_INET6 {
-            mem::read_into(self.0, offsets::skc_v6_rcv_saddr, local);
-            mem::read_into(self.0, offsets::skc_v6_daddr, remote);
+            (
+                self.read(offsets::skc_v6_rcv_saddr),
+                self.read(offsets::skc_v6_daddr),
+            )
         } else {
-            put_v4(local, self.read(offsets::skc_rcv_saddr));
-            put_v4(remote, self.read(offsets::skc_daddr));
+            let local = self.read(offsets::skc_rcv_saddr);
+            let remote = self.read(offsets::skc_daddr);
+            ([u64::from(local), 0], [u64::from(remote), 0])
         }
-    }
-
-    /// True if people know this socket as IPv4: also when it is an IPv6 socket that talks to one.
-    #[inline(always)]
-    pub(crate) fn is_ipv4(self, family: u16) -> bool {
-        if family != AF_INET6 {
-            return true;
-        }
-        let mut remote = [0_u64; 2];
-        mem::read_into(self.0, offsets::skc_v6_daddr, (&raw mut remote).cast());
-        remote[0] == 0 && remote[1] as u32 == 0xffff_u32.to_be()
     }
 
     #[inline(always)]
@@ -108,7 +106,8 @@ impl Sock {
             bytes_received: self.read(offsets::bytes_received),
             state,
             flags,
-            pad: [0; 6],
+            pad16: 0,
+            pad32: 0,
         }
     }
 
@@ -128,6 +127,54 @@ impl Sock {
             .wrapping_sub(self.read(offsets::snd_una))
     }
 
+    #[inline(always)]
+    pub(crate) fn snd_nxt(self) -> u32 {
+        self.read(offsets::snd_nxt)
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_unsent(self) -> bool {
+        self.snd_nxt() != self.read(offsets::write_seq)
+    }
+
+    /// Congestion window in segments.
+    #[inline(always)]
+    pub(crate) fn cwnd(self) -> u32 {
+        self.read(offsets::snd_cwnd)
+    }
+
+    /// `enum tcp_ca_state`, include/uapi/linux/tcp.h.
+    #[inline(always)]
+    pub(crate) fn ca_state(self) -> u8 {
+        self.read(offsets::ca_state) & 0x1f
+    }
+
+    /// `ICSK_TIME_*`, include/net/inet_connection_sock.h.
+    #[inline(always)]
+    pub(crate) fn pending_timer(self) -> u8 {
+        self.read(offsets::icsk_pending)
+    }
+
+    /// Of a listener: connections that wait to be accepted, and how many may.
+    #[inline(always)]
+    pub(crate) fn backlog(self) -> (u32, u32) {
+        (
+            self.read(offsets::sk_ack_backlog),
+            self.read(offsets::sk_max_ack_backlog),
+        )
+    }
+
+    /// Whether a Fast Open is being made; known until the SYN has left.
+    #[inline(always)]
+    pub(crate) fn is_fast_open(self) -> bool {
+        self.read(offsets::fastopen_req) != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_mptcp(self) -> bool {
+        self.read(offsets::is_mptcp) != 0
+    }
+
     /// In eighths of a µs, as the kernel keeps it.
     #[inline(always)]
     pub(crate) fn srtt_us8(self) -> u32 {
@@ -143,10 +190,4 @@ impl Sock {
     pub(crate) fn retransmits(self) -> u32 {
         self.read(offsets::total_retrans)
     }
-}
-
-#[inline(always)]
-fn put_v4(to: *mut [u8; 16], address: u32) {
-    // SAFETY: `to` is valid for writes; in a record it is aligned to four bytes.
-    unsafe { to.cast::<[u32; 4]>().write([address, 0, 0, 0]) }
 }

@@ -1,5 +1,7 @@
 //! Probe point `state`: every change of a TCP socket's state.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
     macros::{fentry, kprobe, raw_tracepoint},
@@ -7,12 +9,14 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::trace;
 use tcp_ebpf::{
+    config::event::{ACCEPT, ATTEMPT, OUTCOME, RETRANSMIT, SESSION},
     tcp::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, State},
     wire::{owner, role},
 };
 
 use crate::{
-    maps::{self, Conn, config},
+    connect,
+    maps::{self, Conn, config, wants},
     owner::current,
     session,
     sock::Sock,
@@ -29,7 +33,7 @@ fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `tcp_set_state(sk, state)`, net/ipv4/tcp.c. It misses LISTEN to SYN_RECV, which nobody needs.
+/// `tcp_set_state(sk, state)`, net/ipv4/tcp.c. It misses the changes to LISTEN and from there.
 #[fentry(function = "tcp_set_state")]
 fn state_fentry(ctx: FEntryContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
@@ -51,9 +55,11 @@ fn changed(sock: Sock, old: State, new: State) {
     if !sock.is_tcp() {
         return;
     }
-    trace!((), "socket {:x}: state {} to {}", sock.key(), old, new);
+    log_change(sock.key(), old, new);
     match (old, new) {
         (_, SYN_SENT) => opened(sock),
+        (_, LISTEN) => listening(sock),
+        (LISTEN, CLOSE) if wants(RETRANSMIT) => maps::forget(sock),
         (LISTEN | CLOSE, CLOSE) => {}
         (_, CLOSE) => closed(sock, old),
         (_, ESTABLISHED) => established(sock, old),
@@ -63,22 +69,36 @@ fn changed(sock: Sock, old: State, new: State) {
     }
 }
 
+/// Out of line: aya-log's code is long.
+#[inline(never)]
+fn log_change(sock: u64, old: State, new: State) {
+    trace!((), "socket {:x}: state {} to {}", sock, old, new);
+}
+
 /// In connect(), and so in the caller's context on every tier. The port is not chosen yet.
 #[inline(always)]
 fn opened(sock: Sock) {
+    if !wants(SESSION | ATTEMPT | OUTCOME | RETRANSMIT) {
+        return;
+    }
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    maps::remember(
-        sock,
-        &Conn {
-            opened_ns: now,
-            syn_ns: now,
-            owner: current(),
-            owner_by: owner::CONNECT,
-            role: role::CLIENT,
-            ..Conn::default()
-        },
-    );
+    maps::remember(sock, |conn| {
+        conn.opened_ns = now;
+        conn.syn_ns = now;
+        conn.claim = current(owner::CONNECT);
+        conn.role = role::CLIENT;
+        conn.connect_flags = connect::flags(sock);
+    });
+    connect::under_way(true);
+}
+
+/// In listen(): its SYN-ACKs are sent again on behalf of this process.
+#[inline(always)]
+fn listening(sock: Sock) {
+    if wants(RETRANSMIT) {
+        maps::remember(sock, |conn| conn.claim = current(owner::FD));
+    }
 }
 
 #[inline(always)]
@@ -87,7 +107,12 @@ fn established(sock: Sock, old: State) {
     let now = unsafe { bpf_ktime_get_ns() };
     match maps::conn(sock) {
         // An entry that is established already is a stranger's, left at this address.
-        Some(conn) if conn.established_ns == 0 => conn.established_ns = now,
+        Some(conn) if conn.established_ns == 0 => {
+            conn.established_ns = now;
+            if conn.role == role::CLIENT {
+                connect::ended(sock, conn, true);
+            }
+        }
         _ if old == SYN_RECV => remember_server(sock, now),
         _ => {}
     }
@@ -96,42 +121,41 @@ fn established(sock: Sock, old: State) {
 /// A listener's child, most often in a softirq: accept() will tell whose it is.
 #[inline(always)]
 fn remember_server(sock: Sock, established_ns: u64) {
-    maps::remember(
-        sock,
-        &Conn {
-            established_ns,
-            // The only sample so far is SYN-ACK to ACK (tcp_check_req() calls tcp_synack_rtt_meas(),
-            // net/ipv4/tcp_minisocks.c).
-            handshake_us8: sock.srtt_us8(),
-            role: role::SERVER,
-            ..Conn::default()
-        },
-    );
+    if !wants(SESSION | ACCEPT | RETRANSMIT) {
+        return;
+    }
+    maps::remember(sock, |conn| {
+        conn.established_ns = established_ns;
+        // The only sample so far is SYN-ACK to ACK (tcp_check_req() calls tcp_synack_rtt_meas(),
+        // net/ipv4/tcp_minisocks.c).
+        conn.handshake_us8 = sock.srtt_us8();
+        conn.role = role::SERVER;
+    });
 }
 
 #[inline(always)]
 fn closed(sock: Sock, old: State) {
     if let Some(conn) = maps::conn(sock) {
-        session::emit(sock, old, conn);
+        if conn.role == role::CLIENT && conn.established_ns == 0 {
+            connect::ended(sock, conn, false);
+        }
+        if wants(SESSION) {
+            session::ended(sock, old, conn);
+        }
         maps::forget(sock);
-    } else if old == SYN_RECV {
-        // Made and thrown away by the listener; its birth is this moment.
-        session::emit(
-            sock,
-            old,
-            &Conn {
-                role: role::SERVER,
-                ..Conn::default()
-            },
-        );
-    } else if config!(new_only) == 0 {
-        session::emit(
-            sock,
-            old,
-            &Conn {
-                partial: 1,
-                ..Conn::default()
-            },
-        );
+        return;
+    }
+    // Made and thrown away by the listener, or not seen when it was opened.
+    let stillborn = old == SYN_RECV;
+    if wants(SESSION) && (stillborn || config!(new_only) == 0) {
+        let mut blank = MaybeUninit::uninit();
+        let conn = Conn::blank(&mut blank, |conn| {
+            if stillborn {
+                conn.role = role::SERVER;
+            } else {
+                conn.partial = 1;
+            }
+        });
+        session::ended(sock, old, conn);
     }
 }

@@ -6,6 +6,18 @@ pub mod kind {
     pub const SESSION: u8 = 1;
     /// A [`super::Session`] that is open at this moment.
     pub const OPEN: u8 = 2;
+    /// A [`super::Connect`]: the SYN is sent.
+    pub const ATTEMPT: u8 = 3;
+    /// A [`super::Connect`]: the outcome is known.
+    pub const OUTCOME: u8 = 4;
+    /// An [`super::Accept`].
+    pub const ACCEPT: u8 = 5;
+    /// A [`super::Retransmit`] of a segment that a socket had sent.
+    pub const RETRANSMIT: u8 = 6;
+    /// A [`super::Retransmit`] of a SYN-ACK.
+    pub const SYNACK: u8 = 7;
+    /// A [`super::Retransmit`]: a tail loss probe is about to be sent.
+    pub const LOSS_PROBE: u8 = 8;
 }
 
 /// How the owner of a socket is known.
@@ -16,7 +28,7 @@ pub mod owner {
     pub const CONNECT: u8 = 1;
     /// It called accept().
     pub const ACCEPT: u8 = 2;
-    /// It held a descriptor when the trace began.
+    /// It held a descriptor when the trace began, or it called listen().
     pub const FD: u8 = 3;
 }
 
@@ -69,45 +81,51 @@ pub struct Progress {
     /// See [`flag`].
     pub flags: u8,
     /// Zero.
-    pub pad: [u8; 6],
+    pub pad16: u16,
+    /// Zero.
+    pub pad32: u32,
 }
 
-/// A TCP session: [`kind::SESSION`] or [`kind::OPEN`].
+/// What every record begins with: what, when, between whom, whose.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Session {
+pub struct Head {
     /// See [`kind`].
     pub kind: u8,
     /// See [`owner`].
     pub owner_by: u8,
-    /// See [`role`].
-    pub role: u8,
-    /// 1 if the session was opened before the trace, or its birth was not seen.
-    pub partial: u8,
     /// `AF_INET` or `AF_INET6`
     pub family: u16,
     /// Local port, host order.
     pub lport: u16,
     /// Remote port, host order.
     pub rport: u16,
-    /// `sk_err`: the errno that ended the session, or 0.
-    pub error: u16,
     /// Network namespace, by inode number.
     pub netns: u32,
+    /// Zero.
+    pub pad: u32,
     /// Local address in network order; IPv4 in the first four bytes.
-    pub laddr: [u8; 16],
+    pub laddr: [u64; 2],
     /// Remote address, likewise.
-    pub raddr: [u8; 16],
+    pub raddr: [u64; 2],
     /// When this record was made: `CLOCK_MONOTONIC`, like all times here, in ns.
     pub ts_ns: u64,
+    /// The process; all zero if not known.
+    pub owner: Owner,
+}
+
+/// A TCP session: [`kind::SESSION`] or [`kind::OPEN`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// What, when, between whom, whose.
+    pub head: Head,
     /// When the socket entered SYN_SENT; 0 if it did not, or it was not seen.
     pub opened_ns: u64,
     /// When the SYN was sent (after the choice of a port); 0 as above.
     pub syn_ns: u64,
     /// When it entered ESTABLISHED, or for a session older than the trace when that began; 0 if never.
     pub established_ns: u64,
-    /// Its process; all zero if not known.
-    pub owner: Owner,
     /// Where the streams stand now.
     pub now: Progress,
     /// Where they stood when the trace began; zero unless `partial`.
@@ -126,8 +144,78 @@ pub struct Session {
     pub min_rtt_us: u32,
     /// Segments retransmitted.
     pub retransmits: u32,
+    /// `sk_err`: the errno that ended the session, or 0.
+    pub error: u16,
+    /// See [`role`].
+    pub role: u8,
+    /// 1 if the session was opened before the trace, or its birth was not seen.
+    pub partial: u8,
+}
+
+/// Bits of [`Connect::flags`].
+pub mod connect_flag {
+    /// The SYN asks for, or carries data by, TCP Fast Open.
+    pub const FAST_OPEN: u8 = 1;
+    /// A subflow of Multipath TCP.
+    pub const MPTCP: u8 = 2;
+}
+
+/// An active open: [`kind::ATTEMPT`] or [`kind::OUTCOME`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connect {
+    /// What, when, between whom, whose.
+    pub head: Head,
+    /// When the SYN was sent, or connect() was called if it was not.
+    pub syn_ns: u64,
+    /// The errno of an outcome; 0 with `established` 0 if the attempt was given up.
+    pub error: u16,
+    /// 1 if the connection was established.
+    pub established: u8,
+    /// See [`connect_flag`].
+    pub flags: u8,
+    /// SYNs that were sent again.
+    pub retransmits: u32,
+}
+
+/// A passive open: [`kind::ACCEPT`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    /// What, when, between whom, whose.
+    pub head: Head,
+    /// When the handshake ended; 0 if that was before the trace.
+    pub established_ns: u64,
+    /// Connections that wait in the listener's queue still; `u32::MAX` if not known.
+    pub backlog: u32,
+    /// Most that may; `u32::MAX` if not known.
+    pub max_backlog: u32,
+}
+
+/// A segment sent again, or a probe: [`kind::RETRANSMIT`], [`kind::SYNACK`], [`kind::LOSS_PROBE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retransmit {
+    /// What, when, between whom, whose.
+    pub head: Head,
+    /// First sequence number of the segment.
+    pub seq: u32,
+    /// Payload of the segment in bytes.
+    pub length: u32,
+    /// Smoothed round trip in eighths of a µs; 0 if there was no sample.
+    pub srtt_us8: u32,
+    /// Congestion window in segments; 0 if there is none.
+    pub cwnd: u32,
+    /// How many segments this socket has sent again, this one included; 0 if not known.
+    pub nth: u32,
+    /// `sk_state`
+    pub state: u8,
+    /// `icsk_ca_state`
+    pub ca_state: u8,
+    /// `icsk_pending`: the timer that is set.
+    pub timer: u8,
     /// Zero.
-    pub pad: u32,
+    pub pad: u8,
 }
 
 /// Indexes into the per-CPU array `COUNTERS`.
@@ -140,12 +228,18 @@ pub mod counter {
     pub const READ_FAULT: u32 = 2;
     /// Records that went into the ring buffer.
     pub const SUBMITTED: u32 = 3;
+    /// Records that filters kept out of it.
+    pub const FILTERED: u32 = 4;
     /// Number of counters.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 const _: () = {
     assert!(size_of::<Owner>() == 32);
     assert!(size_of::<Progress>() == 24);
+    assert!(size_of::<Head>() == 88);
     assert!(size_of::<Session>() == 200);
+    assert!(size_of::<Connect>() == 104);
+    assert!(size_of::<Accept>() == 104);
+    assert!(size_of::<Retransmit>() == 112);
 };

@@ -5,10 +5,12 @@
 //! ```
 //!
 //! [`kernel`] loads and attaches the programs and reads their records; [`event`] decodes them; [`views`]
-//! make rows of events; [`output`] makes lines of rows; [`trace`] runs one view on a live stream; [`cli`]
+//! make rows of events, with what [`enrich`] knows of this host; [`output`] makes lines of rows; [`trace`] runs one view on a live stream; [`cli`]
 //! turns arguments into all of that.
 
 pub mod cli;
+pub mod command;
+pub mod enrich;
 pub mod event;
 pub mod kernel;
 pub mod output;

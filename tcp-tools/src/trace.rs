@@ -4,30 +4,37 @@ use std::{
     fs::File,
     io::{self, Write as _},
     os::fd::AsFd as _,
+    process::ExitStatus,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tcp_ebpf::wire;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    signal::unix::{Signal, SignalKind, signal},
+    process::Child,
+    signal::unix::{SignalKind, signal},
     time::Instant,
 };
+use wildmatch::WildMatch;
 
 use crate::{
-    event::decode,
+    event::{DecodeError, Event, decode, decode_all},
     kernel::{self, Losses, Tracer},
     output::{Format, Value},
-    views::View,
+    views::{Context, View},
 };
 
-/// How long the stream may take, and what is expected of it.
-#[derive(Debug, Default)]
+/// How long the stream may take, and what is wanted of it.
+#[derive(Default)]
 pub struct Bounds {
     /// End after this time.
     pub duration: Option<Duration>,
     /// End after this many rows.
     pub max_events: Option<u64>,
+    /// Only events of processes with such a name.
+    pub comm: Option<WildMatch>,
+    /// End when this process does.
+    pub child: Option<Child>,
     /// Told once that everything is attached.
     pub ready: Option<File>,
 }
@@ -58,7 +65,9 @@ pub struct Clock {
 }
 
 impl Clock {
-    fn new() -> Self {
+    /// Begins now.
+    #[must_use]
+    pub fn start() -> Self {
         let mut clock = Self {
             start_ns: monotonic_ns(),
             offset_ns: 0,
@@ -90,40 +99,52 @@ impl Clock {
 }
 
 fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: takes a valid pointer, and this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
+/// How a trace ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What was lost.
+    pub losses: Losses,
+    /// Of the process that was waited for.
+    pub status: Option<ExitStatus>,
+}
+
 /// Runs `view` on what `tracer` sees, until a bound is reached, a signal comes or nobody reads any more;
-/// then writes what is left, and returns what was lost.
+/// then writes what is left. A child that still runs is asked to end, and waited for.
 ///
 /// # Errors
 ///
 /// When rows cannot be written (other than to a closed pipe, which is an end like any other), or the kernel
 /// does not give what it should.
-pub async fn run(tracer: Tracer, view: &mut dyn View, bounds: Bounds) -> Result<Losses, Error> {
+pub async fn run(
+    tracer: Tracer,
+    view: &mut dyn View,
+    context: Context,
+    bounds: Bounds,
+) -> Result<Ended, Error> {
     let mut stream = Stream {
         tracer,
         view,
-        clock: Clock::new(),
-        rows_left: bounds.max_events.unwrap_or(u64::MAX),
-        undecoded: 0,
+        intake: Intake {
+            context,
+            comm: bounds.comm,
+            rows_left: bounds.max_events.unwrap_or(u64::MAX),
+            undecoded: 0,
+        },
         reported: Losses::default(),
         next_check: Instant::now(),
     };
     stream.view.lines().header();
     let mut flow = write_out(stream.view)?;
     // From here on signals do not kill, so whoever waits for `ready` may send one.
-    let mut stop = Stop::new(bounds.duration).map_err(Error::Wait)?;
+    let mut stop = Stop::new(bounds.duration, bounds.child).map_err(Error::Wait)?;
     if let Some(mut ready) = bounds.ready {
         ready.write_all(b"ready\n").map_err(Error::Ready)?;
     }
-    while flow == Flow::Open && stream.rows_left > 0 {
+    while flow == Flow::Open && stream.intake.rows_left > 0 {
         tokio::select! {
             biased;
             () = stop.wait() => break,
@@ -131,7 +152,9 @@ pub async fn run(tracer: Tracer, view: &mut dyn View, bounds: Bounds) -> Result<
         }
         flow = stream.drain()?;
     }
-    stream.finish(flow)
+    let status = stop.end_child().await.map_err(Error::Wait)?;
+    let losses = stream.finish(flow)?;
+    Ok(Ended { losses, status })
 }
 
 /// Whether somebody still reads.
@@ -141,12 +164,41 @@ enum Flow {
     Closed,
 }
 
+/// What lies between a record and its row.
+struct Intake {
+    context: Context,
+    comm: Option<WildMatch>,
+    rows_left: u64,
+    undecoded: u64,
+}
+
+impl Intake {
+    fn take(&mut self, view: &mut dyn View, event: Result<Event, DecodeError>) {
+        match event {
+            Ok(event) if self.rows_left > 0 && self.wants(&event) => {
+                self.rows_left -= u64::from(view.event(event, &mut self.context));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.undecoded += 1;
+                log::warn!("{error}");
+            }
+        }
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        let Some(pattern) = &self.comm else {
+            return true;
+        };
+        let owner = event.flow().owner.as_ref();
+        owner.is_some_and(|owner| pattern.matches(&String::from_utf8_lossy(owner.comm())))
+    }
+}
+
 struct Stream<'a> {
     tracer: Tracer,
     view: &'a mut dyn View,
-    clock: Clock,
-    rows_left: u64,
-    undecoded: u64,
+    intake: Intake,
     reported: Losses,
     next_check: Instant,
 }
@@ -154,18 +206,16 @@ struct Stream<'a> {
 impl Stream<'_> {
     /// One drain of the ring, one write.
     fn drain(&mut self) -> Result<Flow, Error> {
-        self.clock.adjust();
+        self.intake.context.clock.adjust();
         let Self {
             tracer,
             view,
-            clock,
-            rows_left,
-            undecoded,
+            intake,
             ..
         } = self;
         tracer
             .ring
-            .drain(|record| take(*view, record, clock, rows_left, undecoded));
+            .drain(|record| intake.take(*view, decode(record)));
         if Instant::now() >= self.next_check {
             self.next_check = Instant::now() + Duration::from_secs(1);
             self.report_losses()?;
@@ -176,7 +226,7 @@ impl Stream<'_> {
     /// Loss is told when it happens, in the stream if that is JSON.
     fn report_losses(&mut self) -> Result<Losses, Error> {
         let losses = Losses {
-            undecoded: self.undecoded,
+            undecoded: self.intake.undecoded,
             ..self.tracer.losses()?
         };
         if losses != self.reported {
@@ -186,7 +236,7 @@ impl Stream<'_> {
                 let now = monotonic_ns();
                 let mut fields = vec![
                     ("event", Value::Text("lost")),
-                    ("ts", Value::Rfc3339(self.clock.wall_ns(now))),
+                    ("ts", Value::Rfc3339(self.intake.context.clock.wall_ns(now))),
                     ("ts_ns", Value::Uint(now)),
                 ];
                 let causes = losses.causes().into_iter().filter(|(_, count)| *count != 0);
@@ -197,48 +247,22 @@ impl Stream<'_> {
         Ok(losses)
     }
 
-    /// Detaches, and writes what is left: waiting records, sessions still open, the summary.
+    /// Detaches, and writes what is left: waiting records, what is open still, the summary.
     fn finish(mut self, mut flow: Flow) -> Result<Losses, Error> {
         self.tracer.detach();
-        if self.rows_left > 0 && flow == Flow::Open {
+        if self.intake.rows_left > 0 && flow == Flow::Open {
             flow = self.drain()?;
-            let open = self.tracer.open_sessions()?;
-            for record in open.chunks(size_of::<wire::Session>()) {
-                let Self {
-                    view,
-                    clock,
-                    rows_left,
-                    undecoded,
-                    ..
-                } = &mut self;
-                take(*view, record, clock, rows_left, undecoded);
-            }
+            let open = self.tracer.open_sockets()?;
+            decode_all(&open).for_each(|event| self.intake.take(self.view, event));
         }
         self.view.end();
         let losses = self.report_losses()?;
+        let (submitted, filtered) = self.tracer.submitted_and_filtered()?;
+        log::debug!("the programs submitted {submitted} records; filters kept out {filtered}");
         if flow == Flow::Open {
             write_out(self.view)?;
         }
         Ok(losses)
-    }
-}
-
-fn take(
-    view: &mut dyn View,
-    record: &[u8],
-    clock: &Clock,
-    rows_left: &mut u64,
-    undecoded: &mut u64,
-) {
-    if *rows_left == 0 {
-        return;
-    }
-    match decode(record) {
-        Ok(event) => *rows_left -= u64::from(view.event(event, clock)),
-        Err(error) => {
-            *undecoded += 1;
-            log::warn!("{error}");
-        }
     }
 }
 
@@ -259,14 +283,15 @@ fn write_out(view: &mut dyn View) -> Result<Flow, Error> {
 
 /// Everything that ends a trace from outside.
 struct Stop {
-    signals: [Signal; 3],
+    signals: [tokio::signal::unix::Signal; 3],
     /// Standard output, if it is something that can be closed at the other end.
     reader: Option<AsyncFd<File>>,
     end: Option<Instant>,
+    child: Option<Child>,
 }
 
 impl Stop {
-    fn new(duration: Option<Duration>) -> io::Result<Self> {
+    fn new(duration: Option<Duration>, child: Option<Child>) -> io::Result<Self> {
         Ok(Self {
             signals: [
                 signal(SignalKind::interrupt())?,
@@ -275,9 +300,11 @@ impl Stop {
             ],
             reader: watch_reader(),
             end: duration.and_then(|duration| Instant::now().checked_add(duration)),
+            child,
         })
     }
 
+    /// Cancel-safe.
     async fn wait(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
@@ -286,7 +313,28 @@ impl Stop {
             _ = hangup.recv() => {}
             () = reader_gone(self.reader.as_ref()) => {}
             () = at(self.end) => {}
+            () = child_gone(self.child.as_mut()) => {}
         }
+    }
+
+    /// Asks the child to end if it still runs, and waits for it.
+    async fn end_child(&mut self) -> io::Result<Option<ExitStatus>> {
+        let Some(child) = &mut self.child else {
+            return Ok(None);
+        };
+        if let (None, Some(id)) = (child.try_wait()?, child.id()) {
+            // It has not been waited for, so the number is still its own.
+            let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+            id.map(|id| kill_process(id, Signal::TERM)).transpose()?;
+        }
+        child.wait().await.map(Some)
+    }
+}
+
+async fn child_gone(child: Option<&mut Child>) {
+    match child {
+        Some(child) => drop(child.wait().await),
+        None => std::future::pending().await,
     }
 }
 

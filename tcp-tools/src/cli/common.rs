@@ -1,14 +1,22 @@
 //! Options that all views share.
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{ffi::OsString, ops::RangeInclusive, path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
+use ipnet::IpNet;
 use log::LevelFilter;
+use wildmatch::WildMatch;
 
 use super::parse;
 use crate::{
-    kernel::{Filter, Options, Point, Tier},
+    command::Waiting,
+    enrich::{CgroupError, Hierarchy, find_container},
+    kernel::{Filter, Options, Tier},
     output::Format,
+    views::Needs,
 };
+
+pub(crate) use super::parse::milliseconds;
 
 /// Options that all views share.
 #[derive(Clone, Debug, clap::Args)]
@@ -22,36 +30,91 @@ pub struct Args {
     pub(crate) bounds: BoundsArgs,
     #[command(flatten)]
     pub(crate) kernel: KernelArgs,
+    #[command(flatten)]
+    pub(crate) command: CommandArgs,
+}
+
+/// What to run meanwhile.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct CommandArgs {
+    /// Run this command, trace it and its children, end when it ends and exit with its status
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+    /// With a command: trace all processes, not only it and its children
+    #[arg(long, requires = "command")]
+    all: bool,
+}
+
+impl CommandArgs {
+    /// Starts the command, if there is one, up to the point where it waits for the trace to begin.
+    pub(crate) fn start(&self, filter: &mut Filter) -> anyhow::Result<Option<Waiting>> {
+        if self.command.is_empty() {
+            return Ok(None);
+        }
+        let waiting = Waiting::new(&self.command).context("cannot start the command")?;
+        if !self.all {
+            filter.pids.extend(waiting.pid());
+            filter.follow = true;
+        }
+        Ok(Some(waiting))
+    }
 }
 
 /// What to trace.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
-#[command(next_help_heading = "Filters (in the kernel)")]
+#[command(next_help_heading = "Filters (all in the kernel, but --comm)")]
 pub(crate) struct FilterArgs {
     /// Only sockets of these processes
-    #[arg(short, long, value_name = "PID,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "PID,...", value_delimiter = ',', value_parser = parse::pid)]
     pid: Vec<u32>,
-    /// Only these local ports
-    #[arg(short = 'L', long, value_name = "PORT|A-B,...", value_delimiter = ',', value_parser = parse::ports)]
-    local_port: Vec<RangeInclusive<u16>>,
-    /// Only these remote ports
-    #[arg(short = 'D', long, value_name = "PORT|A-B,...", value_delimiter = ',', value_parser = parse::ports)]
-    remote_port: Vec<RangeInclusive<u16>>,
+    /// Also of the children that these processes have during the trace
+    #[arg(long, requires = "pid")]
+    follow: bool,
+    /// Only sockets of processes of these users
+    #[arg(short, long, value_name = "UID,...", value_delimiter = ',')]
+    uid: Vec<u32>,
+    /// Only sockets of processes with this name; * and ? stand for any text, any character
+    #[arg(long, value_name = "NAME", value_parser = parse::glob)]
+    pub(crate) comm: Option<WildMatch>,
+    /// Only sockets of processes in this cgroup, or below it
+    #[arg(long, value_name = "PATH|ID")]
+    cgroup: Vec<String>,
+    /// Only sockets of processes in this container
+    #[arg(long, value_name = "ID-PREFIX|NAME")]
+    container: Vec<String>,
+    /// Only this network namespace
+    #[arg(long, value_name = "PID|PATH|INODE", value_parser = parse::netns)]
+    netns: Option<u32>,
     /// Only IPv4, also where an IPv6 socket talks it
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     ipv4: bool,
     /// Only IPv6
     #[arg(short = '6', long)]
     ipv6: bool,
-    /// Only this network namespace
-    #[arg(long, value_name = "PID|PATH|INODE", value_parser = parse::netns)]
-    netns: Option<u32>,
+    /// Only these local addresses; an IPv4 network also matches mapped ones
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = parse::net)]
+    local: Vec<IpNet>,
+    /// Only these remote addresses, likewise
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = parse::net)]
+    remote: Vec<IpNet>,
+    /// Only these local ports
+    #[arg(long, value_name = "PORT|A-B,...", value_delimiter = ',', value_parser = parse::ports)]
+    local_port: Vec<RangeInclusive<u16>>,
+    /// Only these remote ports
+    #[arg(long, value_name = "PORT|A-B,...", value_delimiter = ',', value_parser = parse::ports)]
+    remote_port: Vec<RangeInclusive<u16>>,
 }
 
 impl FilterArgs {
-    pub(crate) fn to_filter(&self, new_only: bool) -> Filter {
-        Filter {
+    /// The filter, if it can match anything.
+    pub(crate) fn to_filter(
+        &self,
+        new_only: bool,
+        hierarchy: Result<&Hierarchy, &CgroupError>,
+    ) -> Result<Filter, String> {
+        Ok(Filter {
             ip: if self.ipv4 {
                 Some(4)
             } else {
@@ -59,10 +122,38 @@ impl FilterArgs {
             },
             netns: self.netns,
             pids: self.pid.clone(),
+            follow: self.follow,
+            uids: self.uid.clone(),
+            cgroups: self.cgroups(hierarchy)?,
             local_ports: self.local_port.clone(),
             remote_ports: self.remote_port.clone(),
+            local_nets: self.local.clone(),
+            remote_nets: self.remote.clone(),
             new_only,
+        })
+    }
+
+    /// Ids of the cgroups that are asked for by path, id or container.
+    fn cgroups(&self, hierarchy: Result<&Hierarchy, &CgroupError>) -> Result<Vec<u64>, String> {
+        if self.cgroup.is_empty() && self.container.is_empty() {
+            return Ok(Vec::new());
         }
+        let hierarchy = hierarchy.map_err(ToString::to_string)?;
+        let mut ids = Vec::new();
+        for text in &self.cgroup {
+            ids.push(
+                hierarchy
+                    .cgroup(text)
+                    .map_err(|error| format!("--cgroup: {error}"))?
+                    .id,
+            );
+        }
+        for text in &self.container {
+            let found = find_container(hierarchy, text);
+            let found = found.map_err(|error| format!("--container: {error}"))?;
+            ids.extend(found.iter().map(|cgroup| cgroup.id));
+        }
+        Ok(ids)
     }
 }
 
@@ -81,7 +172,7 @@ pub(crate) struct OutputArgs {
     #[arg(short, long)]
     pub(crate) wide: bool,
     /// Comma-separated values, with a header
-    #[arg(short = 's', long, conflicts_with = "json")]
+    #[arg(long, conflicts_with = "json")]
     csv: bool,
     /// One JSON object a line
     #[arg(long)]
@@ -89,6 +180,9 @@ pub(crate) struct OutputArgs {
     /// Show these fields, in this order; the names are those of the JSON objects
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub(crate) fields: Option<Vec<String>>,
+    /// Show names for addresses, as soon as they are known: the first rows show the addresses
+    #[arg(long)]
+    pub(crate) resolve: bool,
 }
 
 impl OutputArgs {
@@ -185,14 +279,10 @@ impl KernelArgs {
         self.hooks.0
     }
 
-    pub(crate) fn to_options(
-        &self,
-        points: Vec<Point>,
-        filter: Filter,
-        log: LevelFilter,
-    ) -> Options {
+    pub(crate) fn to_options(&self, needs: Needs, filter: Filter, log: LevelFilter) -> Options {
         Options {
-            points,
+            points: needs.points,
+            events: needs.events,
             tier: self.tier(),
             btf: self.btf.clone(),
             buffer_bytes: self.buffer_size,

@@ -1,13 +1,14 @@
 //! `doctor`: what this kernel offers, and what is in the way.
 
-use std::{fs, io::Write as _};
+use std::fs;
 
-use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use super::{FAILED, OK, common::KernelArgs};
+use crate::enrich::Hierarchy;
 use crate::kernel::{Attached, Error, Filter, Kernel, Point, Tier, privilege};
+use crate::views::Needs;
 
 /// Options of its own.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,7 +27,7 @@ struct Findings {
     btf: String,
     missing_capabilities: Vec<&'static str>,
     lockdown: String,
-    cgroup2: Option<&'static str>,
+    cgroup2: Result<Hierarchy, String>,
     missing_fields: Vec<(String, &'static str)>,
     points: Vec<Attached>,
     /// Why nothing could be tried.
@@ -35,7 +36,9 @@ struct Findings {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
     let level = args.kernel.start_log();
-    let options = args.kernel.to_options(Vec::new(), Filter::default(), level);
+    let options = args
+        .kernel
+        .to_options(Needs::default(), Filter::default(), level);
     let mut findings = Findings {
         release: first_line("/proc/sys/kernel/osrelease"),
         btf: options.btf.as_ref().map_or_else(
@@ -44,9 +47,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
         ),
         missing_capabilities: privilege::missing(),
         lockdown: first_line("/sys/kernel/security/lockdown"),
-        cgroup2: ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-            .into_iter()
-            .find(|path| fs::exists(format!("{path}/cgroup.controllers")).unwrap_or(false)),
+        cgroup2: Hierarchy::find().map_err(|error| error.to_string()),
         missing_fields: Vec::new(),
         points: Vec::new(),
         obstacle: None,
@@ -69,13 +70,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
     } else {
         findings.text()
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .or_else(|error| match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Ok(()),
-            _ => Err(error),
-        })
-        .context("cannot write to standard output")?;
+    super::print(&text)?;
     Ok(if findings.ok() { OK } else { FAILED })
 }
 
@@ -86,7 +81,11 @@ fn first_line(path: &str) -> String {
 
 impl Findings {
     fn ok(&self) -> bool {
-        self.obstacle.is_none() && self.points.iter().all(|point| point.chosen.is_some())
+        self.obstacle.is_none()
+            && self
+                .points
+                .iter()
+                .all(|it| it.chosen.is_some() || it.point == Point::LossProbe)
     }
 
     fn json(&self) -> Value {
@@ -101,7 +100,7 @@ impl Findings {
             "btf": {"source": self.btf},
             "capabilities": {"missing": self.missing_capabilities},
             "lockdown": self.lockdown,
-            "cgroup2": self.cgroup2,
+            "cgroup2": self.cgroup2.is_ok(),
             "missing_fields": missing_fields,
             "points": points,
             "obstacle": self.obstacle.as_ref().map(message),
@@ -119,10 +118,11 @@ impl Findings {
         checks.add_row(["btf", &self.btf]);
         checks.add_row(["capabilities", &capabilities]);
         checks.add_row(["lockdown", &self.lockdown]);
-        checks.add_row([
-            "cgroup2",
-            self.cgroup2.unwrap_or("not mounted: no cgroup ids"),
-        ]);
+        let cgroup2 = self
+            .cgroup2
+            .as_ref()
+            .map_or_else(String::as_str, |_| "mounted");
+        checks.add_row(["cgroup2", cgroup2]);
         for (field, loss) in &self.missing_fields {
             checks.add_row(["missing field", &format!("{field}: no {loss}")]);
         }

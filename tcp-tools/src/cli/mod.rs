@@ -3,16 +3,19 @@
 pub mod common;
 mod doctor;
 mod parse;
+mod schema;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
+    command::{self, Waiting},
+    enrich::{Containers, Hierarchy, Names},
     kernel::{Losses, Tracer},
-    trace::{self, Bounds},
-    views::{View, tcplife},
+    trace::{self, Bounds, Clock},
+    views::{Context as ViewContext, View, tcpaccept, tcpconnect, tcplife, tcpretrans},
 };
 
 /// Everything went well.
@@ -37,20 +40,41 @@ struct Cli {
 enum Command {
     /// TCP sessions with their duration and bytes, as they end
     Tcplife(tcplife::Args),
+    /// Active opens, and what becomes of them
+    Tcpconnect(tcpconnect::Args),
+    /// Passive opens, and how long they waited
+    Tcpaccept(tcpaccept::Args),
+    /// Segments that are sent again
+    Tcpretrans(tcpretrans::Args),
+    /// The JSON Schema of a view's lines, or of all
+    Schema(schema::Args),
     /// What this kernel offers, and what is in the way
     Doctor(doctor::Args),
 }
 
+/// Short options that depend on the view, because runbooks and fingers know them so from bcc.
+const SHORT: &[(&str, &[(&str, char)])] = &[
+    ("tcplife", tcplife::SHORT),
+    ("tcpconnect", tcpconnect::SHORT),
+    ("tcpaccept", tcpaccept::SHORT),
+    ("tcpretrans", tcpretrans::SHORT),
+];
+
 /// Runs the command that the process's arguments ask for.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse_from(arguments(std::env::args_os()));
+    let given: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = command::stand_in(&given) {
+        return ExitCode::from(code);
+    }
+    let matches = definition().get_matches_from(arguments(given));
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match &cli.command {
-        Command::Tcplife(args) => {
-            let mut view = tcplife::Tcplife::new(args).unwrap_or_else(|error| usage(&error));
-            let filter = args.common.filter.to_filter(args.new_only);
-            run(&args.common, filter, &mut view)
-        }
+        Command::Tcplife(args) => view(&args.common, tcplife::Tcplife::new(args)),
+        Command::Tcpconnect(args) => view(&args.common, tcpconnect::Tcpconnect::new(args)),
+        Command::Tcpaccept(args) => view(&args.common, tcpaccept::Tcpaccept::new(args)),
+        Command::Tcpretrans(args) => view(&args.common, tcpretrans::Tcpretrans::new(args)),
+        Command::Schema(args) => schema::run(args),
         Command::Doctor(args) => doctor::run(args),
     };
     match done {
@@ -62,71 +86,114 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn definition() -> clap::Command {
+    SHORT.iter().fold(Cli::command(), |cli, (view, options)| {
+        cli.mut_subcommand(view, |view| {
+            options.iter().fold(view, |view, (option, short)| {
+                view.mut_arg(option, |arg| arg.short(*short))
+            })
+        })
+    })
+}
+
 /// A view's name as the program's own name (through a link) stands for the command.
-fn arguments(mut given: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let Some(program) = given.next() else {
-        return Vec::new();
-    };
-    let name = Path::new(&program)
-        .file_name()
-        .and_then(|name| name.to_str())
-        .map(str::to_owned);
-    let command = name.filter(|name| Cli::command().find_subcommand(name).is_some());
-    std::iter::once(program)
-        .chain(command.map(OsString::from))
+fn arguments(given: Vec<OsString>) -> Vec<OsString> {
+    let name = given
+        .first()
+        .and_then(|program| Path::new(program).file_name()?.to_str());
+    let command = name.filter(|name| definition().find_subcommand(name).is_some());
+    let command = command.map(OsString::from);
+    let mut given = given.into_iter();
+    given
+        .next()
+        .into_iter()
+        .chain(command)
         .chain(given)
         .collect()
 }
 
 /// Ends the process as clap does for options that make no sense.
 fn usage(problem: &dyn std::fmt::Display) -> ! {
-    Cli::command()
+    definition()
         .error(ErrorKind::ValueValidation, problem)
         .exit()
 }
 
-fn run(
+/// Runs a view, if its options make sense.
+fn view<V: View>(
     args: &common::Args,
-    filter: crate::kernel::Filter,
-    view: &mut dyn View,
+    view: Result<V, impl std::fmt::Display>,
 ) -> anyhow::Result<u8> {
+    match view {
+        Ok(mut view) => run(args, &mut view),
+        Err(problem) => usage(&problem),
+    }
+}
+
+fn run(args: &common::Args, view: &mut dyn View) -> anyhow::Result<u8> {
     let level = args.kernel.start_log();
-    let options = args.kernel.to_options(view.points(), filter, level);
-    let bounds = Bounds {
-        duration: args.bounds.duration,
-        max_events: args.bounds.max_events,
-        ready: args.bounds.ready_fd.map(ready_file).transpose()?,
-    };
+    let needs = view.needs();
+    let hierarchy = Hierarchy::find();
+    let mut filter = args
+        .filter
+        .to_filter(needs.new_only, hierarchy.as_ref())
+        .unwrap_or_else(|problem| usage(&problem));
+    let ready = args.bounds.ready_fd.map(|fd| {
+        command::inherited(fd).with_context(|| format!("--ready-fd {fd}: no such descriptor"))
+    });
+    let ready = ready.transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let losses = runtime.block_on(async {
+    let ended = runtime.block_on(async {
+        let clock = Clock::start();
+        let waiting = args.command.start(&mut filter)?;
+        let options = args.kernel.to_options(needs, filter, level);
         let tracer = Tracer::start(&options)?;
         if level > log::LevelFilter::Warn {
             log_programs(&tracer);
         }
-        anyhow::Ok(trace::run(tracer, view, bounds).await?)
+        let child = waiting
+            .map(Waiting::release)
+            .transpose()
+            .context("cannot start the command")?;
+        let context = ViewContext {
+            clock,
+            containers: Containers::new(hierarchy.ok()),
+            names: args
+                .output
+                .resolve
+                .then(Names::start)
+                .transpose()
+                .context("cannot resolve names")?,
+        };
+        let bounds = Bounds {
+            duration: args.bounds.duration,
+            max_events: args.bounds.max_events,
+            comm: args.filter.comm.clone(),
+            child,
+            ready,
+        };
+        anyhow::Ok(trace::run(tracer, view, context, bounds).await?)
     })?;
-    report(&losses);
-    Ok(if args.bounds.strict && losses.total() > 0 {
-        LOST
-    } else {
-        OK
+    report(&ended.losses);
+    Ok(match ended.status {
+        _ if args.bounds.strict && ended.losses.total() > 0 => LOST,
+        Some(status) => command::exit_code(status),
+        None => OK,
     })
 }
 
-/// The descriptor is ours from here on: it was passed for this purpose.
-fn ready_file(fd: i32) -> anyhow::Result<std::fs::File> {
-    use std::os::fd::FromRawFd as _;
-    // SAFETY: takes an integer.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-        return Err(std::io::Error::last_os_error())
-            .with_context(|| format!("--ready-fd {fd}: no such descriptor"));
+/// Writes text to standard output; nobody need read it.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::{ErrorKind::BrokenPipe, Write as _};
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
     }
-    // SAFETY: it is open, nothing else in this process knows of it, and the parser let no standard stream
-    // through.
-    Ok(unsafe { std::fs::File::from_raw_fd(fd) })
 }
 
 /// Reads the programs' log as long as the runtime lives.

@@ -1,11 +1,13 @@
 //! Parsers of option values.
 
-use std::{ops::RangeInclusive, path::Path};
+use std::{net::IpAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 use clap::{
     ValueEnum as _,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
+use ipnet::IpNet;
+use wildmatch::WildMatch;
 
 use crate::kernel::{Tier, netns_inode};
 
@@ -20,6 +22,38 @@ pub(super) fn tier() -> impl TypedValueParser<Value = Hooks> {
         .filter_map(Tier::to_possible_value);
     PossibleValuesParser::new(std::iter::once(auto).chain(tiers))
         .map(|name| Hooks(Tier::from_str(&name, false).ok()))
+}
+
+/// A process that exists.
+pub(super) fn pid(text: &str) -> Result<u32, String> {
+    let pid = text.parse().ok().filter(|pid| *pid > 0);
+    let pid: u32 = pid.ok_or_else(|| format!("{text:?} is no process id"))?;
+    if Path::new("/proc").join(pid.to_string()).exists() {
+        Ok(pid)
+    } else {
+        Err(format!("there is no process {pid}"))
+    }
+}
+
+/// A network in CIDR notation, or a single address.
+pub(super) fn net(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("{text:?} is no address or network, like 10.0.0.0/8 or 2001:db8::/32"))
+}
+
+/// A name in which `*` and `?` stand for any text, any character.
+#[expect(clippy::unnecessary_wraps, reason = "what clap asks of a parser")]
+pub(super) fn glob(text: &str) -> Result<WildMatch, String> {
+    Ok(WildMatch::new(text))
+}
+
+/// A number of milliseconds, which may have decimals.
+pub(crate) fn milliseconds(text: &str) -> Result<Duration, String> {
+    let number = text.parse::<f64>().ok();
+    number
+        .and_then(|number| Duration::try_from_secs_f64(number / 1000.0).ok())
+        .ok_or_else(|| format!("{text:?} is no number of milliseconds"))
 }
 
 /// A port or a range of ports.

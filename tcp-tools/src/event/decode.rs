@@ -3,9 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{Buf as _, TryGetError};
-use tcp_ebpf::{tcp, wire};
+use tcp_ebpf::{
+    tcp,
+    wire::{self, kind},
+};
 
-use super::{Event, Flow, Owner, OwnerBy, Session};
+use super::{Accept, Connect, Event, Flow, Owner, OwnerBy, Retransmit, Session};
 
 /// A record that makes no sense: programs and user space are not of one version, or it is damaged.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -27,21 +30,58 @@ pub enum DecodeError {
     },
 }
 
+impl DecodeError {
+    pub(super) fn field(field: &'static str, value: impl Into<u64>) -> Self {
+        Self::Field {
+            field,
+            value: value.into(),
+        }
+    }
+}
+
 /// Decodes the record that `bytes` begin with. Bytes behind it are no concern: the ring pads to eight.
 ///
 /// # Errors
 ///
 /// When it is too short, of unknown kind, or holds a value that has no meaning.
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let kind = *bytes.first().ok_or(DecodeError::Short(0))?;
     let short = |_: TryGetError| DecodeError::Short(bytes.len());
-    match bytes.first() {
-        None => Err(DecodeError::Short(0)),
-        Some(&(wire::kind::SESSION | wire::kind::OPEN)) => {
-            let record = Reader(bytes).session().map_err(short)?;
+    let mut reader = Reader(bytes);
+    match kind {
+        kind::SESSION | kind::OPEN => {
+            let record = reader.session().map_err(short)?;
             Session::new(&record).map(Event::Session)
         }
-        Some(kind) => Err(DecodeError::Kind(*kind)),
+        kind::ATTEMPT | kind::OUTCOME => {
+            let record = reader.connect().map_err(short)?;
+            Connect::new(&record).map(Event::Connect)
+        }
+        kind::ACCEPT => {
+            let record = reader.accept().map_err(short)?;
+            Accept::new(&record).map(Event::Accept)
+        }
+        kind::RETRANSMIT | kind::SYNACK | kind::LOSS_PROBE => {
+            let record = reader.retransmit().map_err(short)?;
+            Retransmit::new(&record).map(Event::Retransmit)
+        }
+        kind => Err(DecodeError::Kind(kind)),
     }
+}
+
+/// Decodes records that follow one another without padding, as iterators write them.
+pub fn decode_all(mut bytes: &[u8]) -> impl Iterator<Item = Result<Event, DecodeError>> {
+    std::iter::from_fn(move || {
+        let length = match *bytes.first()? {
+            kind::SESSION | kind::OPEN => size_of::<wire::Session>(),
+            kind::ATTEMPT | kind::OUTCOME => size_of::<wire::Connect>(),
+            // Nothing else is known to be written so: what is left makes one error.
+            _ => bytes.len(),
+        };
+        let event = decode(bytes);
+        bytes = bytes.get(length..).unwrap_or_default();
+        Some(event)
+    })
 }
 
 /// Reads the fields of a record in their order.
@@ -66,35 +106,37 @@ impl Reader<'_> {
         self.0.try_get_u64_ne()
     }
 
-    fn bytes<const N: usize>(&mut self) -> Read<[u8; N]> {
-        let mut bytes = [0; N];
-        self.0.try_copy_to_slice(&mut bytes)?;
-        Ok(bytes)
+    fn pair(&mut self) -> Read<[u64; 2]> {
+        Ok([self.u64()?, self.u64()?])
+    }
+
+    fn head(&mut self) -> Read<wire::Head> {
+        Ok(wire::Head {
+            kind: self.u8()?,
+            owner_by: self.u8()?,
+            family: self.u16()?,
+            lport: self.u16()?,
+            rport: self.u16()?,
+            netns: self.u32()?,
+            pad: self.u32()?,
+            laddr: self.pair()?,
+            raddr: self.pair()?,
+            ts_ns: self.u64()?,
+            owner: wire::Owner {
+                cgroup_id: self.u64()?,
+                comm: self.pair()?,
+                pid: self.u32()?,
+                uid: self.u32()?,
+            },
+        })
     }
 
     fn session(&mut self) -> Read<wire::Session> {
         Ok(wire::Session {
-            kind: self.u8()?,
-            owner_by: self.u8()?,
-            role: self.u8()?,
-            partial: self.u8()?,
-            family: self.u16()?,
-            lport: self.u16()?,
-            rport: self.u16()?,
-            error: self.u16()?,
-            netns: self.u32()?,
-            laddr: self.bytes()?,
-            raddr: self.bytes()?,
-            ts_ns: self.u64()?,
+            head: self.head()?,
             opened_ns: self.u64()?,
             syn_ns: self.u64()?,
             established_ns: self.u64()?,
-            owner: wire::Owner {
-                cgroup_id: self.u64()?,
-                comm: [self.u64()?, self.u64()?],
-                pid: self.u32()?,
-                uid: self.u32()?,
-            },
             now: self.progress()?,
             base: self.progress()?,
             bytes_sent: self.u64()?,
@@ -104,7 +146,9 @@ impl Reader<'_> {
             handshake_us8: self.u32()?,
             min_rtt_us: self.u32()?,
             retransmits: self.u32()?,
-            pad: self.u32()?,
+            error: self.u16()?,
+            role: self.u8()?,
+            partial: self.u8()?,
         })
     }
 
@@ -114,30 +158,74 @@ impl Reader<'_> {
             bytes_received: self.u64()?,
             state: self.u8()?,
             flags: self.u8()?,
-            pad: self.bytes()?,
+            pad16: self.u16()?,
+            pad32: self.u32()?,
+        })
+    }
+
+    fn connect(&mut self) -> Read<wire::Connect> {
+        Ok(wire::Connect {
+            head: self.head()?,
+            syn_ns: self.u64()?,
+            error: self.u16()?,
+            established: self.u8()?,
+            flags: self.u8()?,
+            retransmits: self.u32()?,
+        })
+    }
+
+    fn accept(&mut self) -> Read<wire::Accept> {
+        Ok(wire::Accept {
+            head: self.head()?,
+            established_ns: self.u64()?,
+            backlog: self.u32()?,
+            max_backlog: self.u32()?,
+        })
+    }
+
+    fn retransmit(&mut self) -> Read<wire::Retransmit> {
+        Ok(wire::Retransmit {
+            head: self.head()?,
+            seq: self.u32()?,
+            length: self.u32()?,
+            srtt_us8: self.u32()?,
+            cwnd: self.u32()?,
+            nth: self.u32()?,
+            state: self.u8()?,
+            ca_state: self.u8()?,
+            timer: self.u8()?,
+            pad: self.u8()?,
         })
     }
 }
 
 impl Flow {
-    pub(super) fn new(record: &wire::Session) -> Result<Self, DecodeError> {
-        let (laddr, local_mapped) = address(record.family, record.laddr)?;
-        let (raddr, remote_mapped) = address(record.family, record.raddr)?;
+    pub(super) fn new(head: &wire::Head) -> Result<Self, DecodeError> {
+        let (laddr, local_mapped) = address(head.family, head.laddr)?;
+        let (raddr, remote_mapped) = address(head.family, head.raddr)?;
         Ok(Self {
-            ts_ns: record.ts_ns,
+            ts_ns: head.ts_ns,
             laddr,
-            lport: record.lport,
+            lport: head.lport,
             raddr,
-            rport: record.rport,
+            rport: head.rport,
             mapped: local_mapped || remote_mapped,
-            netns: record.netns,
-            owner: owner(record.owner_by, &record.owner)?,
+            netns: head.netns,
+            owner: owner(head.owner_by, &head.owner)?,
         })
     }
 }
 
+fn bytes_of([first, second]: [u64; 2]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&first.to_ne_bytes());
+    bytes[8..].copy_from_slice(&second.to_ne_bytes());
+    bytes
+}
+
 /// The address, and whether it was IPv4-mapped.
-fn address(family: u16, bytes: [u8; 16]) -> Result<(IpAddr, bool), DecodeError> {
+fn address(family: u16, words: [u64; 2]) -> Result<(IpAddr, bool), DecodeError> {
+    let bytes = bytes_of(words);
     match family {
         tcp::AF_INET => Ok((
             IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
@@ -148,10 +236,7 @@ fn address(family: u16, bytes: [u8; 16]) -> Result<(IpAddr, bool), DecodeError> 
             let v4 = v6.to_ipv4_mapped();
             Ok((v4.map_or(IpAddr::V6(v6), IpAddr::V4), v4.is_some()))
         }
-        _ => Err(DecodeError::Field {
-            field: "family",
-            value: u64::from(family),
-        }),
+        _ => Err(DecodeError::field("family", family)),
     }
 }
 
@@ -161,22 +246,14 @@ fn owner(by: u8, owner: &wire::Owner) -> Result<Option<Owner>, DecodeError> {
         wire::owner::CONNECT => OwnerBy::Connect,
         wire::owner::ACCEPT => OwnerBy::Accept,
         wire::owner::FD => OwnerBy::Fd,
-        _ => {
-            return Err(DecodeError::Field {
-                field: "owner_by",
-                value: u64::from(by),
-            });
-        }
+        _ => return Err(DecodeError::field("owner_by", by)),
     };
-    let mut comm = [0; 16];
-    comm[..8].copy_from_slice(&owner.comm[0].to_ne_bytes());
-    comm[8..].copy_from_slice(&owner.comm[1].to_ne_bytes());
     Ok(Some(Owner {
         by,
         pid: owner.pid,
         uid: owner.uid,
         cgroup_id: Some(owner.cgroup_id).filter(|id| *id != 0),
-        comm,
+        comm: bytes_of(owner.comm),
     }))
 }
 
@@ -193,9 +270,18 @@ mod tests {
         }
 
         #[test]
+        fn any_kind_and_bytes_come_to_an_end(
+            kind in 0..=9_u8,
+            bytes in prop::collection::vec(any::<u8>(), 0..2000),
+        ) {
+            let bytes: Vec<u8> = std::iter::once(kind).chain(bytes).collect();
+            prop_assert!(decode_all(&bytes).count() <= bytes.len());
+        }
+
+        #[test]
         fn a_short_session_says_how_short(length in 1..size_of::<wire::Session>()) {
             let mut bytes = vec![0; length];
-            bytes[0] = wire::kind::SESSION;
+            bytes[0] = kind::SESSION;
             prop_assert_eq!(decode(&bytes), Err(DecodeError::Short(length)));
         }
     }

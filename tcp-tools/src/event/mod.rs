@@ -3,15 +3,21 @@
 //! Knows neither how the records got here nor what will be shown of them. Bytes are parsed, never cast:
 //! a record that makes no sense is an error, whatever it holds.
 
+mod accept;
+mod connect;
 mod decode;
 mod names;
+mod retransmit;
 mod session;
 
 use std::net::IpAddr;
 
 pub use self::{
-    decode::{DecodeError, decode},
+    accept::Accept,
+    connect::{Connect, Outcome},
+    decode::{DecodeError, decode, decode_all},
     names::{errno_name, state_name},
+    retransmit::{Reason, Retransmit, Segment},
     session::{Close, Role, Session, Side},
 };
 
@@ -20,6 +26,12 @@ pub use self::{
 pub enum Event {
     /// A TCP session has ended, or is open at this moment.
     Session(Session),
+    /// A process has asked for a connection.
+    Connect(Connect),
+    /// A connection was handed to a process.
+    Accept(Accept),
+    /// A segment was sent again.
+    Retransmit(Retransmit),
 }
 
 /// What all events about a socket have in common.
@@ -41,6 +53,19 @@ pub struct Flow {
     pub netns: u32,
     /// The process that the socket belongs to, where known.
     pub owner: Option<Owner>,
+}
+
+impl Event {
+    /// When, between whom, whose.
+    #[must_use]
+    pub fn flow(&self) -> &Flow {
+        match self {
+            Self::Session(it) => &it.flow,
+            Self::Connect(it) => &it.flow,
+            Self::Accept(it) => &it.flow,
+            Self::Retransmit(it) => &it.flow,
+        }
+    }
 }
 
 /// The process that a socket belongs to.
@@ -75,7 +100,7 @@ pub enum OwnerBy {
     Connect,
     /// It called accept().
     Accept,
-    /// It held a descriptor when the trace began.
+    /// It held a descriptor when the trace began, or it called listen().
     Fd,
 }
 

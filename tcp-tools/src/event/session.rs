@@ -131,19 +131,17 @@ impl Session {
     }
 
     pub(super) fn new(record: &wire::Session) -> Result<Self, DecodeError> {
-        let state = state_name(record.now.state).ok_or(DecodeError::Field {
-            field: "state",
-            value: u64::from(record.now.state),
-        })?;
+        let state =
+            state_name(record.now.state).ok_or(DecodeError::field("state", record.now.state))?;
         let (role, syn) = role_and_syn(record)?;
         let partial = record.partial != 0;
         // Without a state there is no base: the session's birth was not seen, nor was it seeded.
         let base = (partial && record.base.state != 0).then_some(&record.base);
-        let ended = record.kind == kind::SESSION;
+        let ended = record.head.kind == kind::SESSION;
         let close = ended.then(|| close(record));
         let tx_bytes = syn.map(|syn| tx(&record.now, syn));
         Ok(Self {
-            flow: Flow::new(record)?,
+            flow: Flow::new(&record.head)?,
             role,
             partial,
             tx_bytes,
@@ -206,10 +204,7 @@ fn role_and_syn(record: &wire::Session) -> Result<(Option<Role>, Option<u64>), D
             _ => (None, None),
         },
         other => {
-            return Err(DecodeError::Field {
-                field: "role",
-                value: u64::from(other),
-            });
+            return Err(DecodeError::field("role", other));
         }
     })
 }
@@ -234,8 +229,8 @@ fn since_us(from_ns: u64, to_ns: u64) -> Option<u64> {
 }
 
 fn duration_us(record: &wire::Session) -> Option<u64> {
-    since_us(record.established_ns, record.ts_ns)
-        .or_else(|| since_us(record.opened_ns, record.ts_ns))
+    since_us(record.established_ns, record.head.ts_ns)
+        .or_else(|| since_us(record.opened_ns, record.head.ts_ns))
 }
 
 fn handshake_us(record: &wire::Session, role: Option<Role>) -> Option<u64> {
@@ -288,10 +283,13 @@ mod tests {
     /// A server end that has sent 10 bytes and its FIN, and received 20 and the peer's.
     fn served() -> wire::Session {
         wire::Session {
-            kind: kind::SESSION,
-            family: AF_INET,
+            head: wire::Head {
+                kind: kind::SESSION,
+                family: AF_INET,
+                ts_ns: 9_000_000,
+                ..wire::Head::default()
+            },
             role: role::SERVER,
-            ts_ns: 9_000_000,
             established_ns: 4_000_000,
             bytes_sent: 10,
             now: Progress {

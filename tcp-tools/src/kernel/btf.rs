@@ -37,8 +37,6 @@ pub struct Names<'a> {
     pub structs: &'a [&'static str],
     /// Functions for [`Btf::func_id`].
     pub functions: &'a [&'static str],
-    /// Type definitions for [`Btf::typedef_id`].
-    pub typedefs: &'a [&'static str],
 }
 
 /// Where a member lies in its struct.
@@ -57,7 +55,6 @@ pub struct Btf {
     file: PathBuf,
     structs: Vec<(&'static str, u32)>,
     functions: Vec<(&'static str, u32)>,
-    typedefs: Vec<(&'static str, u32)>,
 }
 
 impl Btf {
@@ -93,11 +90,9 @@ impl Btf {
     fn scan(data: Data, file: &Path, names: &Names) -> Result<Self, BtfError> {
         let mut structs = Wanted::new(names.structs);
         let mut functions = Wanted::new(names.functions);
-        let mut typedefs = Wanted::new(names.typedefs);
         let raw = Raw::scan(data, |raw, id, kind, name| match kind {
             Kind::STRUCT => structs.visit(raw, id, name),
             Kind::FUNC => functions.visit(raw, id, name),
-            Kind::TYPEDEF => typedefs.visit(raw, id, name),
             _ => Ok(()),
         })
         .map_err(|fault| BtfError::Invalid {
@@ -105,13 +100,12 @@ impl Btf {
             fault,
         })?;
         let file = file.to_owned();
-        let (structs, functions, typedefs) = (structs.found, functions.found, typedefs.found);
+        let (structs, functions) = (structs.found, functions.found);
         Ok(Self {
             raw,
             file,
             structs,
             functions,
-            typedefs,
         })
     }
 
@@ -119,12 +113,17 @@ impl Btf {
     /// member.
     ///
     /// Anonymous members are descended into. A dot goes on inside the member before it, and inside
-    /// the first element of an array: `"__sk_common.skc_family"`, `"rtt_min.s.v"`.
+    /// the first element of an array: `"__sk_common.skc_family"`, `"rtt_min.s.v"`. `"name:5"` is a
+    /// bitfield of five bits, the lowest ones of a byte.
     ///
     /// # Errors
     ///
-    /// When the member is a bitfield that is not made of whole bytes, or the BTF is malformed.
+    /// When the member is a bitfield, and not the one that `path` describes, or the BTF is malformed.
     pub fn field(&self, strukt: &str, path: &str) -> Result<Option<Field>, BtfError> {
+        let (path, low_bits) = match path.split_once(':') {
+            Some((path, bits)) => (path, bits.parse::<u64>().ok()),
+            None => (path, None),
+        };
         // Different structs may share a name (a driver's private one, say): the member decides.
         for &(_, id) in self.structs.iter().filter(|(name, _)| *name == strukt) {
             let found = Walk::new(&self.raw)
@@ -134,10 +133,11 @@ impl Btf {
                     fault,
                 })?;
             if let Some(bits) = found {
-                let whole_bytes = bits.offset % 8 == 0 && bits.size % 8 == 0;
+                let whole_bytes = bits.offset % 8 == 0
+                    && low_bits.map_or(bits.size % 8 == 0, |low_bits| bits.size == low_bits);
                 let bytes = u32::try_from(bits.offset / 8)
                     .ok()
-                    .zip((bits.size / 8).try_into().ok());
+                    .zip(bits.size.div_ceil(8).try_into().ok());
                 return match bytes {
                     Some((offset, size)) if whole_bytes => Ok(Some(Field { offset, size })),
                     _ => Err(BtfError::Bitfield {
@@ -155,12 +155,6 @@ impl Btf {
     #[must_use]
     pub fn func_id(&self, name: &str) -> Option<u32> {
         id_of(&self.functions, name)
-    }
-
-    /// The type id of the type definition `name`, which BTF tracepoints (`btf_trace_...`) attach to.
-    #[must_use]
-    pub fn typedef_id(&self, name: &str) -> Option<u32> {
-        id_of(&self.typedefs, name)
     }
 }
 

@@ -1,36 +1,64 @@
 //! What the programs let through.
 
-use std::ops::RangeInclusive;
+use std::{net::IpAddr, ops::RangeInclusive};
 
-use tcp_ebpf::config::{Config, PortSet};
+use ipnet::IpNet;
+use tcp_ebpf::config::{Config, Net, PortSet};
+
+/// Room for the children of traced processes.
+const MAX_FOLLOWED: usize = 65_536;
 
 /// Which events are wanted; the default wants all. Kept in the kernel: what it keeps out never reaches
-/// the ring buffer.
+/// the ring buffer. An empty list lets all through.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Only IPv4 (4, IPv4-mapped addresses included) or only IPv6 (6).
     pub ip: Option<u8>,
     /// Only sockets of this network namespace, by inode number.
     pub netns: Option<u32>,
-    /// Only sockets of these processes; all if empty.
+    /// Only sockets of these processes.
     pub pids: Vec<u32>,
-    /// Only these local ports; all if empty.
+    /// Also of the children that they have during the trace.
+    pub follow: bool,
+    /// Only sockets of processes of these users.
+    pub uids: Vec<u32>,
+    /// Only sockets of processes in these cgroups, by id, or below them.
+    pub cgroups: Vec<u64>,
+    /// Only these local ports.
     pub local_ports: Vec<RangeInclusive<u16>>,
-    /// Only these remote ports; all if empty.
+    /// Only these remote ports.
     pub remote_ports: Vec<RangeInclusive<u16>>,
+    /// Only these local addresses; an IPv4 network also matches mapped ones.
+    pub local_nets: Vec<IpNet>,
+    /// Only these remote addresses, likewise.
+    pub remote_nets: Vec<IpNet>,
     /// Leave out sessions that were opened before the trace.
     pub new_only: bool,
 }
 
+/// A map of the programs that is used as a set.
+pub(super) struct Set {
+    pub(super) map: &'static str,
+    /// Most that it can hold.
+    pub(super) size: u32,
+    /// What it holds at first.
+    pub(super) keys: Vec<Vec<u8>>,
+}
+
 impl Filter {
-    /// The programs' `.rodata` globals, by name.
-    pub(super) fn globals(&self) -> Vec<(&'static str, Vec<u8>)> {
+    /// The programs' `.rodata` globals, by name; `events` says which records are to be written.
+    pub(super) fn globals(&self, events: u32) -> Vec<(&'static str, Vec<u8>)> {
         let config = Config {
+            events,
             ip: self.ip.map_or(0, u32::from),
             netns: self.netns.unwrap_or(0),
             by_pid: u32::from(!self.pids.is_empty()),
+            by_uid: u32::from(!self.uids.is_empty()),
+            by_cgroup: u32::from(!self.cgroups.is_empty()),
             by_local_port: u32::from(!self.local_ports.is_empty()),
             by_remote_port: u32::from(!self.remote_ports.is_empty()),
+            by_local_net: u32::from(!self.local_nets.is_empty()),
+            by_remote_net: u32::from(!self.remote_nets.is_empty()),
             new_only: u32::from(self.new_only),
         };
         vec![
@@ -39,6 +67,54 @@ impl Filter {
             ("REMOTE_PORTS", port_set(&self.remote_ports)),
         ]
     }
+
+    pub(super) fn sets(&self) -> [Set; 5] {
+        let mut pids = set(
+            "PIDS",
+            self.pids.iter().map(|pid| pid.to_ne_bytes().to_vec()),
+        );
+        if self.follow {
+            pids.size = MAX_FOLLOWED as u32;
+        }
+        [
+            pids,
+            set(
+                "UIDS",
+                self.uids.iter().map(|uid| uid.to_ne_bytes().to_vec()),
+            ),
+            set(
+                "CGROUPS",
+                self.cgroups.iter().map(|id| id.to_ne_bytes().to_vec()),
+            ),
+            set("LOCAL_NETS", self.local_nets.iter().map(|net| key(*net))),
+            set("REMOTE_NETS", self.remote_nets.iter().map(|net| key(*net))),
+        ]
+    }
+}
+
+fn set(map: &'static str, keys: impl Iterator<Item = Vec<u8>>) -> Set {
+    let keys: Vec<_> = keys.collect();
+    // A map of no entries cannot be made.
+    let size = u32::try_from(keys.len()).unwrap_or(u32::MAX).max(1);
+    Set { map, size, keys }
+}
+
+fn key(net: IpNet) -> Vec<u8> {
+    let (address, shift) = match net.network() {
+        IpAddr::V4(v4) => (v4.to_ipv6_mapped(), 96),
+        IpAddr::V6(v6) => (v6, 0),
+    };
+    let bytes = address.octets();
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    Net {
+        prefix_len: u32::from(net.prefix_len()) + shift,
+        address: words,
+    }
+    .to_bytes()
+    .to_vec()
 }
 
 fn port_set(ranges: &[RangeInclusive<u16>]) -> Vec<u8> {
@@ -60,5 +136,15 @@ mod tests {
             .filter(|p| set[p / 8] >> (p % 8) & 1 != 0)
             .collect();
         assert_eq!(ports, [62, 63, 64, 65, 80, 65_535]);
+    }
+
+    #[test]
+    fn an_ipv4_network_is_written_as_mapped() {
+        let bytes = key("10.1.0.0/16".parse().unwrap());
+        assert_eq!(bytes[..4], 112_u32.to_ne_bytes());
+        assert_eq!(
+            bytes[4..],
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 0, 0]
+        );
     }
 }

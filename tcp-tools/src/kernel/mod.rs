@@ -51,7 +51,9 @@ pub struct Options {
     pub buffer_bytes: u32,
     /// How many open sockets can be remembered.
     pub max_sockets: u32,
-    /// What is wanted.
+    /// Which records are wanted: bits of [`tcp_ebpf::config::event`].
+    pub events: u32,
+    /// What is wanted of them.
     pub filter: Filter,
     /// How much the programs log.
     pub log: log::LevelFilter,
@@ -78,23 +80,19 @@ impl Kernel {
         }
         let btf = offsets::scan(options.btf.as_deref())?;
         let offsets = offsets::resolve(&btf)?;
-        let mut globals = options.filter.globals();
+        let mut globals = options.filter.globals(options.events);
         globals.push(("OFFSETS", offsets.bytes));
         globals.push(("AYA_LOG_LEVEL", vec![options.log as u8]));
-        let object = Object::prepare(&Settings {
-            globals,
-            sizes: vec![
-                ("EVENTS", options.buffer_bytes),
-                ("CONNS", options.max_sockets),
-                (
-                    "PIDS",
-                    u32::try_from(options.filter.pids.len())
-                        .unwrap_or(u32::MAX)
-                        .max(1),
-                ),
-            ],
-        })?;
-        object.fill_set("PIDS", &options.filter.pids)?;
+        let sets = options.filter.sets();
+        let mut sizes = vec![
+            ("EVENTS", options.buffer_bytes),
+            ("CONNS", options.max_sockets),
+        ];
+        sizes.extend(sets.iter().map(|set| (set.map, set.size)));
+        let object = Object::prepare(&Settings { globals, sizes })?;
+        for set in &sets {
+            object.fill(set)?;
+        }
         Ok(Self {
             object,
             btf,
@@ -131,13 +129,17 @@ impl Tracer {
     /// this kernel does not give.
     pub fn start(options: &Options) -> Result<Self, Error> {
         let mut kernel = Kernel::prepare(options)?;
-        let mut attached = Vec::with_capacity(options.points.len());
-        for point in &options.points {
+        let mut points = options.points.clone();
+        if options.filter.follow {
+            points.extend([Point::Fork, Point::Exit]);
+        }
+        let mut attached = Vec::with_capacity(points.len());
+        for point in &points {
             let it = kernel.attach(*point, options.tier);
             if it.chosen.is_none() {
                 let reasons = hooks::reasons(&it.refused);
                 match (options.tier, point.loss()) {
-                    (Some(tier), _) if point.has_tiers() => {
+                    (Some(tier), _) if !it.refused.is_empty() && point.has_tiers() => {
                         return Err(Error::Tier {
                             tier,
                             point: *point,
@@ -176,13 +178,13 @@ impl Tracer {
         Ok(())
     }
 
-    /// Records of all sessions that are open now, one after another. Empty if the point
+    /// Records of all that is open now, one after another. Empty if the point
     /// [`Point::OpenSockets`] is not attached.
     ///
     /// # Errors
     ///
     /// When the kernel's iterator fails.
-    pub fn open_sessions(&self) -> Result<Vec<u8>, Error> {
+    pub fn open_sockets(&self) -> Result<Vec<u8>, Error> {
         let mut records = Vec::new();
         if let Some(link) = self.link(Point::OpenSockets) {
             self.everywhere(link, |bytes| records.extend_from_slice(bytes))?;
@@ -248,13 +250,16 @@ impl Tracer {
         })
     }
 
-    /// Records that the programs have put into the ring so far.
+    /// Records that the programs have put into the ring so far, and those that filters kept out of it.
     ///
     /// # Errors
     ///
     /// When the kernel does not give its counters.
-    pub fn submitted(&self) -> Result<u64, Error> {
-        self.counters.get(counter::SUBMITTED)
+    pub fn submitted_and_filtered(&self) -> Result<(u64, u64), Error> {
+        Ok((
+            self.counters.get(counter::SUBMITTED)?,
+            self.counters.get(counter::FILTERED)?,
+        ))
     }
 
     /// Reads what the programs log; `None` if there is nothing to read it from.

@@ -8,7 +8,7 @@ use std::{
 
 use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
 
-use super::{Error, sys};
+use super::{Error, filter::Set, sys};
 
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);
@@ -76,19 +76,18 @@ impl Object {
         aya::maps::MapData::from_fd(fd).map_err(Error::object)
     }
 
-    /// Puts `keys` into a map that is used as a set of them.
-    pub(super) fn fill_set(&self, name: &str, keys: &[u32]) -> Result<(), Error> {
+    /// Puts its keys into a map that is used as a set.
+    pub(super) fn fill(&self, set: &Set) -> Result<(), Error> {
+        let name = set.map;
         let Some(map) = self.maps.get(name) else {
             return Err(Error::object(format!(
                 "the kernel object has no map {name}"
             )));
         };
-        for key in keys {
-            sys::map_update(map.as_fd(), &key.to_ne_bytes(), &[1]).map_err(|source| {
-                Error::Map {
-                    name: name.to_owned(),
-                    source,
-                }
+        for key in &set.keys {
+            sys::map_update(map.as_fd(), key, &[1]).map_err(|source| Error::Map {
+                name: name.to_owned(),
+                source,
             })?;
         }
         Ok(())

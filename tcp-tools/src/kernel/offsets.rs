@@ -25,14 +25,22 @@ pub struct MissingField {
     pub loss: &'static str,
 }
 
-/// Functions that programs of this crate attach to by their id in the kernel's BTF.
+/// Functions that programs of this crate attach to by their id in the kernel's BTF, and helpers that only
+/// newer kernels have.
 const FUNCTIONS: &[&str] = &[
-    "tcp_set_state",
-    "tcp_connect",
-    "inet_csk_accept",
-    "bpf_iter_tcp",
+    "__tcp_retransmit_skb",
     "bpf_iter_task_file",
+    "bpf_iter_tcp",
+    TASK_REGISTERS,
+    "inet_csk_accept",
+    "security_sock_graft",
+    "tcp_connect",
+    "tcp_send_loss_probe",
+    "tcp_set_state",
 ];
+
+/// Linux 5.15.
+const TASK_REGISTERS: &str = "bpf_task_pt_regs";
 
 /// Reads the type information of a kernel, and finds what will be asked of it.
 pub(super) fn scan(file: Option<&Path>) -> Result<Btf, Error> {
@@ -42,7 +50,6 @@ pub(super) fn scan(file: Option<&Path>) -> Result<Btf, Error> {
     let names = Names {
         structs: &structs,
         functions: FUNCTIONS,
-        ..Names::default()
     };
     Ok(Btf::load(file, &names)?)
 }
@@ -55,7 +62,14 @@ pub(super) fn resolve(btf: &Btf) -> Result<Offsets, Error> {
     };
     for spec in FIELDS {
         let name = || format!("{}.{}", spec.strukt, spec.path);
-        let offset = match (btf.field(spec.strukt, spec.path)?, spec.need) {
+        // A user's registers are of no use to a kernel that does not hand them out.
+        let reachable = spec.strukt != "pt_regs" || btf.func_id(TASK_REGISTERS).is_some();
+        let found = if reachable {
+            btf.field(spec.strukt, spec.path)?
+        } else {
+            None
+        };
+        let offset = match (found, spec.need) {
             (Some(found), _) if found.size == spec.size => found.offset,
             (Some(found), _) => {
                 return Err(Error::FieldSize {

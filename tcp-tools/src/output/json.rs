@@ -32,7 +32,11 @@ fn member(out: &mut Vec<u8>, value: &Value, times: &mut Times) {
     match *value {
         Value::Text(string) => escape::json(out, string.as_bytes()),
         Value::Untrusted(bytes) => escape::json(out, bytes),
-        Value::Ip(_) | Value::Clock(_) | Value::Rfc3339(_) => {
+        Value::Ip(_)
+        | Value::Endpoint(_)
+        | Value::NamedEndpoint(..)
+        | Value::Clock(_)
+        | Value::Rfc3339(_) => {
             out.push(b'"');
             text::value(out, value, times);
             out.push(b'"');

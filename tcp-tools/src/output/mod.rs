@@ -12,7 +12,7 @@ mod table;
 mod text;
 mod time;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use self::csv::Csv;
 use self::time::Times;
@@ -37,6 +37,10 @@ pub enum Value<'a> {
     Untrusted(&'a [u8]),
     /// An address. IPv4-mapped ones are the view's to unmap.
     Ip(IpAddr),
+    /// An address and a port.
+    Endpoint(SocketAddr),
+    /// A name from outside and a port.
+    NamedEndpoint(&'a [u8], u16),
     /// Local time of day, `HH:MM:SS`, of nanoseconds since the epoch.
     Clock(u64),
     /// Date and time in UTC with microseconds, of nanoseconds since the epoch.

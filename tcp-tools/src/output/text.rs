@@ -1,7 +1,7 @@
 //! Values as plain text, the same in every format.
 
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::time::Times;
 use super::{Fixed, Value, escape};
@@ -17,9 +17,28 @@ pub(super) fn value(out: &mut Vec<u8>, value: &Value, times: &mut Times) {
         Value::Text(text) => out.extend(text.as_bytes()),
         Value::Untrusted(bytes) => escape::terminal(out, bytes),
         Value::Ip(address) => ip(out, address),
+        Value::Endpoint(SocketAddr::V4(v4)) => {
+            ip(out, (*v4.ip()).into());
+            port(out, v4.port());
+        }
+        Value::Endpoint(SocketAddr::V6(v6)) => {
+            out.push(b'[');
+            ip(out, (*v6.ip()).into());
+            out.push(b']');
+            port(out, v6.port());
+        }
+        Value::NamedEndpoint(name, number) => {
+            escape::terminal(out, name);
+            port(out, number);
+        }
         Value::Clock(ns) => out.extend(times.clock(ns)),
         Value::Rfc3339(ns) => times.rfc3339(out, ns),
     }
+}
+
+fn port(out: &mut Vec<u8>, number: u16) {
+    out.push(b':');
+    out.extend(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends all decimals of `number`.

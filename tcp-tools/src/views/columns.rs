@@ -1,7 +1,7 @@
 //! Columns that all views of events share, and how a view's columns are chosen.
 
 use crate::{
-    event::{Flow, Owner},
+    event::{Flow, Owner, errno_name},
     output::{Align, Column, Fixed, Format, Kind, Value, Writer},
 };
 
@@ -9,8 +9,8 @@ use super::{Row, Subject};
 
 /// The columns of a view, and which of them are shown when nobody chooses.
 pub struct Layout<E: 'static> {
-    /// All, in the order of the JSON object.
-    pub all: &'static [&'static Column<Row<E>>],
+    /// Its own, beside those that all views have. One that has the name of a common one stands for that.
+    pub own: &'static [&'static Column<Row<E>>],
     /// Names of those in a table and in CSV.
     pub table: Vec<&'static str>,
     /// Names of those that are only for tables and CSV.
@@ -36,33 +36,56 @@ impl<E: Subject> Layout<E> {
         format: Format,
         fields: Option<&[String]>,
     ) -> Result<Writer<Row<E>>, UnknownField> {
-        let find = |name: &str| self.all.iter().copied().find(|column| column.name == name);
         let columns = match (fields, format) {
             (Some(names), _) => names
                 .iter()
-                .map(|name| find(name).ok_or_else(|| self.unknown(name)))
+                .map(|name| self.find(name).ok_or_else(|| self.unknown(name)))
                 .collect::<Result<_, _>>()?,
-            (None, Format::Json) => {
-                let table_only = |name| self.table_only.contains(&name);
-                self.all
-                    .iter()
-                    .copied()
-                    .filter(|column| !table_only(column.name))
-                    .collect()
-            }
-            (None, _) => self.table.iter().filter_map(|name| find(name)).collect(),
+            (None, Format::Json) => self.json().collect(),
+            (None, _) => self
+                .table
+                .iter()
+                .filter_map(|name| self.find(name))
+                .collect(),
         };
         Ok(Writer::new(format, columns))
     }
 
+    /// The columns of a JSON object, in their order.
+    pub fn json(&self) -> impl Iterator<Item = &'static Column<Row<E>>> {
+        self.all().filter(|column| {
+            !TABLE_ONLY.contains(&column.name) && !self.table_only.contains(&column.name)
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'static Column<Row<E>>> {
+        let is_common = |name| Common::<E>::ALL.iter().any(|column| column.name == name);
+        let own = self
+            .own
+            .iter()
+            .filter(move |column| !is_common(column.name));
+        Common::<E>::ALL.iter().chain(own).copied()
+    }
+
+    fn find(&self, name: &str) -> Option<&'static Column<Row<E>>> {
+        self.own
+            .iter()
+            .copied()
+            .chain(self.all())
+            .find(|column| column.name == name)
+    }
+
     fn unknown(&self, name: &str) -> UnknownField {
-        let known = self.all.iter().map(|column| column.name).collect();
+        let known = self.all().map(|column| column.name).collect();
         UnknownField {
             name: name.to_owned(),
             known,
         }
     }
 }
+
+/// Common columns that are only for tables and CSV.
+const TABLE_ONLY: &[&str] = &["time", "time_s", "lhost", "rhost"];
 
 /// Columns about the flow of any event.
 pub(super) struct Common<E>(std::marker::PhantomData<E>);
@@ -83,6 +106,19 @@ pub(super) fn uint(value: Option<impl Into<u64>>) -> Value<'static> {
 /// An optional word of our own.
 pub(super) fn text(value: Option<&'static str>) -> Value<'static> {
     value.map_or(Value::Null, Value::Text)
+}
+
+/// An errno by its name.
+pub(super) fn errno(errno: u16) -> Value<'static> {
+    match errno {
+        0 => Value::Null,
+        known => Value::Text(errno_name(known).unwrap_or("unknown")),
+    }
+}
+
+/// True, or nothing.
+pub(super) fn flag(is: bool) -> Value<'static> {
+    if is { Value::Bool(true) } else { Value::Null }
 }
 
 /// A column for machines: JSON above all, and `--fields`.
@@ -111,13 +147,38 @@ pub(super) const fn column<R>(
 }
 
 impl<E: Subject> Common<E> {
-    pub(super) const EVENT: Column<Row<E>> = Column {
+    const ALL: &'static [&'static Column<Row<E>>] = &[
+        &Self::EVENT,
+        &Self::TS,
+        &Self::TS_NS,
+        &Self::TIME,
+        &Self::TIME_S,
+        &Self::PID,
+        &Self::COMM,
+        &Self::UID,
+        &Self::OWNER,
+        &Self::IP,
+        &Self::MAPPED,
+        &Self::LADDR,
+        &Self::LPORT,
+        &Self::RADDR,
+        &Self::RPORT,
+        &Self::LHOST,
+        &Self::RHOST,
+        &Self::LNAME,
+        &Self::RNAME,
+        &Self::NETNS,
+        &Self::CGROUP_ID,
+        &Self::CONTAINER,
+    ];
+
+    const EVENT: Column<Row<E>> = Column {
         width: 8,
         ..column("event", "EVENT", Kind::String, "Name of the view.", |_| {
             Value::Text(E::VIEW)
         })
     };
-    pub(super) const TS: Column<Row<E>> = Column {
+    const TS: Column<Row<E>> = Column {
         width: 27,
         ..column(
             "ts",
@@ -127,7 +188,7 @@ impl<E: Subject> Common<E> {
             |row| Value::Rfc3339(row.wall_ns),
         )
     };
-    pub(super) const TS_NS: Column<Row<E>> = Column {
+    const TS_NS: Column<Row<E>> = Column {
         width: 16,
         ..column(
             "ts_ns",
@@ -137,7 +198,7 @@ impl<E: Subject> Common<E> {
             |row| Value::Uint(flow(row).ts_ns),
         )
     };
-    pub(super) const TIME: Column<Row<E>> = Column {
+    const TIME: Column<Row<E>> = Column {
         width: 8,
         ..column(
             "time",
@@ -147,7 +208,7 @@ impl<E: Subject> Common<E> {
             |row| Value::Clock(row.wall_ns),
         )
     };
-    pub(super) const TIME_S: Column<Row<E>> = Column {
+    const TIME_S: Column<Row<E>> = Column {
         width: 9,
         align: Align::Left,
         ..column(
@@ -164,7 +225,7 @@ impl<E: Subject> Common<E> {
             },
         )
     };
-    pub(super) const PID: Column<Row<E>> = Column {
+    const PID: Column<Row<E>> = Column {
         width: 7,
         align: Align::Left,
         ..column(
@@ -175,7 +236,7 @@ impl<E: Subject> Common<E> {
             |row| uint(owner(row).map(|owner| owner.pid)),
         )
     };
-    pub(super) const COMM: Column<Row<E>> = Column {
+    const COMM: Column<Row<E>> = Column {
         width: 15,
         ..column(
             "comm",
@@ -185,7 +246,7 @@ impl<E: Subject> Common<E> {
             |row| owner(row).map_or(Value::Null, |owner| Value::Untrusted(owner.comm())),
         )
     };
-    pub(super) const UID: Column<Row<E>> = Column {
+    const UID: Column<Row<E>> = Column {
         width: 6,
         ..column(
             "uid",
@@ -195,7 +256,7 @@ impl<E: Subject> Common<E> {
             |row| uint(owner(row).map(|owner| owner.uid)),
         )
     };
-    pub(super) const OWNER: Column<Row<E>> = Column {
+    const OWNER: Column<Row<E>> = Column {
         width: 7,
         ..column(
             "owner",
@@ -205,7 +266,7 @@ impl<E: Subject> Common<E> {
             |row| Value::Text(owner(row).map_or("none", |owner| owner.by.name())),
         )
     };
-    pub(super) const IP: Column<Row<E>> = Column {
+    const IP: Column<Row<E>> = Column {
         width: 2,
         align: Align::Left,
         ..column(
@@ -216,7 +277,7 @@ impl<E: Subject> Common<E> {
             |row| Value::Uint(if flow(row).laddr.is_ipv4() { 4 } else { 6 }),
         )
     };
-    pub(super) const MAPPED: Column<Row<E>> = column(
+    const MAPPED: Column<Row<E>> = column(
         "mapped",
         "MAPPED",
         Kind::Boolean,
@@ -241,7 +302,29 @@ impl<E: Subject> Common<E> {
     pub(super) const RPORT: Column<Row<E>> = port("rport", "RPORT", "Remote port.", |row| {
         Value::Uint(flow(row).rport.into())
     });
-    pub(super) const NETNS: Column<Row<E>> = Column {
+    const LHOST: Column<Row<E>> = address("lhost", "LADDR", "Local name, or address.", |row| {
+        row.lname
+            .as_deref()
+            .map_or(Value::Ip(flow(row).laddr), Value::Untrusted)
+    });
+    const RHOST: Column<Row<E>> = address("rhost", "RADDR", "Remote name, or address.", |row| {
+        row.rname
+            .as_deref()
+            .map_or(Value::Ip(flow(row).raddr), Value::Untrusted)
+    });
+    const LNAME: Column<Row<E>> = name(
+        "lname",
+        "LNAME",
+        "Name of the local address (--resolve), if it was known when the row was made.",
+        |row| untrusted(row.lname.as_deref()),
+    );
+    const RNAME: Column<Row<E>> = name(
+        "rname",
+        "RNAME",
+        "Name of the remote address (--resolve), if it was known when the row was made.",
+        |row| untrusted(row.rname.as_deref()),
+    );
+    const NETNS: Column<Row<E>> = Column {
         width: 10,
         ..column(
             "netns",
@@ -251,7 +334,7 @@ impl<E: Subject> Common<E> {
             |row| Value::Uint(flow(row).netns.into()),
         )
     };
-    pub(super) const CGROUP_ID: Column<Row<E>> = Column {
+    const CGROUP_ID: Column<Row<E>> = Column {
         width: 9,
         ..column(
             "cgroup_id",
@@ -261,6 +344,32 @@ impl<E: Subject> Common<E> {
             |row| uint(owner(row).and_then(|owner| owner.cgroup_id)),
         )
     };
+    const CONTAINER: Column<Row<E>> = Column {
+        width: 12,
+        ..column(
+            "container",
+            "CONTAINER",
+            Kind::String,
+            "Container of the process.",
+            |row| untrusted(row.container.as_deref().map(str::as_bytes)),
+        )
+    };
+}
+
+fn untrusted(bytes: Option<&[u8]>) -> Value<'_> {
+    bytes.map_or(Value::Null, Value::Untrusted)
+}
+
+const fn name<R>(
+    name: &'static str,
+    header: &'static str,
+    doc: &'static str,
+    get: for<'a> fn(&'a R) -> Value<'a>,
+) -> Column<R> {
+    Column {
+        width: 24,
+        ..column(name, header, Kind::String, doc, get)
+    }
 }
 
 const fn address<R>(

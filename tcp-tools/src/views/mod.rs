@@ -4,62 +4,44 @@
 //! of the kernel's side and nothing of terminals.
 
 mod columns;
+mod context;
+mod count;
+mod histogram;
 mod summary;
+pub mod tcpaccept;
+pub mod tcpconnect;
 pub mod tcplife;
+pub mod tcpretrans;
 
-use crate::{
-    event::{Event, Flow},
-    kernel::Point,
-    output::Lines,
-    trace::Clock,
+use crate::{event::Event, kernel::Point, output::Lines};
+
+pub use self::{
+    columns::{Layout, UnknownField},
+    context::{Context, Row, Subject},
 };
 
-pub use columns::{Layout, UnknownField};
+/// What a view lives on.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    /// Probe points to attach.
+    pub points: Vec<Point>,
+    /// Records that the programs shall write: bits of [`tcp_ebpf::config::event`].
+    pub events: u32,
+    /// Sessions older than the trace are of no interest.
+    pub new_only: bool,
+}
 
 /// One view on a stream of events.
 pub trait View {
-    /// The probe points that it lives on.
-    fn points(&self) -> Vec<Point>;
+    /// What it lives on.
+    fn needs(&self) -> Needs;
 
     /// Takes an event in; true if that made a row.
-    fn event(&mut self, event: Event, clock: &Clock) -> bool;
+    fn event(&mut self, event: Event, context: &mut Context) -> bool;
 
     /// The trace has ended: what is left to say, on standard output in the format of the rows.
     fn end(&mut self) {}
 
     /// The lines that wait to be written.
     fn lines(&mut self) -> &mut dyn Lines;
-}
-
-/// Something that happened to a socket, as a view shows it.
-pub trait Subject: 'static {
-    /// The name of the view, in JSON `event`.
-    const VIEW: &'static str;
-
-    /// When, between whom, whose.
-    fn flow(&self) -> &Flow;
-}
-
-/// A row: an event, and its place on the clocks that people use.
-#[derive(Debug)]
-pub struct Row<E> {
-    /// What happened.
-    pub event: E,
-    /// Since the epoch, ns.
-    pub wall_ns: u64,
-    /// Since the trace began, ns.
-    pub elapsed_ns: u64,
-}
-
-impl<E: Subject> Row<E> {
-    /// Places `event` on the clocks.
-    #[must_use]
-    pub fn new(event: E, clock: &Clock) -> Self {
-        let ts_ns = event.flow().ts_ns;
-        Self {
-            wall_ns: clock.wall_ns(ts_ns),
-            elapsed_ns: clock.elapsed_ns(ts_ns),
-            event,
-        }
-    }
 }

@@ -1,16 +1,17 @@
 //! `tcplife`: TCP sessions with their duration and bytes.
 
+use tcp_ebpf::config::event;
+
 use crate::{
     cli::common,
-    event::{Event, Flow, Session, Side, errno_name},
+    event::{Event, Flow, Session, Side},
     kernel::Point,
     output::{Align, Column, Fixed, Format, Kind, Lines, Value, Writer},
-    trace::Clock,
 };
 
 use super::{
-    Row, Subject, UnknownField, View,
-    columns::{Common, Layout, column, text, uint},
+    Context, Layout, Needs, Row, Subject, UnknownField, View,
+    columns::{column, errno, flag, text, uint},
     summary::Summary,
 };
 
@@ -30,6 +31,9 @@ pub struct Args {
     #[arg(long)]
     summary: bool,
 }
+
+/// Short options of bcc's that mean something else, or nothing, in other views.
+pub const SHORT: &[(&str, char)] = &[("local_port", 'L'), ("remote_port", 'D'), ("csv", 's')];
 
 /// The view.
 pub struct Tcplife {
@@ -53,11 +57,7 @@ impl Tcplife {
             table.push("ip");
         }
         table.extend(["laddr", "lport", "raddr", "rport", "tx_kb", "rx_kb", "ms"]);
-        let layout = Layout {
-            all: ALL,
-            table,
-            table_only: TABLE_ONLY,
-        };
+        let layout = Layout { table, ..layout() };
         Ok(Self {
             writer: layout.writer(output.format(), output.fields.as_deref())?,
             summary: args.summary.then(Summary::default),
@@ -68,7 +68,7 @@ impl Tcplife {
 }
 
 impl View for Tcplife {
-    fn points(&self) -> Vec<Point> {
+    fn needs(&self) -> Needs {
         let mut points = vec![Point::State, Point::Connect, Point::Accept];
         if !self.new_only {
             points.extend([Point::SeedSockets, Point::SeedOwners]);
@@ -76,15 +76,21 @@ impl View for Tcplife {
         if self.active {
             points.push(Point::OpenSockets);
         }
-        points
+        Needs {
+            points,
+            events: event::SESSION,
+            new_only: self.new_only,
+        }
     }
 
-    fn event(&mut self, event: Event, clock: &Clock) -> bool {
-        let Event::Session(session) = event;
+    fn event(&mut self, event: Event, context: &mut Context) -> bool {
+        let Event::Session(session) = event else {
+            return false;
+        };
         if let Some(summary) = &mut self.summary {
             summary.add(&session);
         }
-        self.writer.row(&Row::new(session, clock));
+        self.writer.row(&Row::new(session, context));
         true
     }
 
@@ -111,29 +117,17 @@ impl Subject for Session {
     }
 }
 
-type SessionRow = Row<Session>;
-type C = Common<Session>;
+/// All columns, and those shown when nobody chooses.
+#[must_use]
+pub fn layout() -> Layout<Session> {
+    Layout {
+        own: OWN,
+        table: Vec::new(),
+        table_only: &["tx_kb", "rx_kb", "ms"],
+    }
+}
 
-const TABLE_ONLY: &[&str] = &["time", "time_s", "tx_kb", "rx_kb", "ms"];
-
-const ALL: &[&Column<SessionRow>] = &[
-    &C::EVENT,
-    &C::TS,
-    &C::TS_NS,
-    &C::TIME,
-    &C::TIME_S,
-    &C::PID,
-    &C::COMM,
-    &C::UID,
-    &C::OWNER,
-    &C::IP,
-    &C::MAPPED,
-    &C::LADDR,
-    &C::LPORT,
-    &C::RADDR,
-    &C::RPORT,
-    &C::NETNS,
-    &C::CGROUP_ID,
+const OWN: &[&Column<Row<Session>>] = &[
     &column(
         "role",
         "ROLE",
@@ -251,7 +245,7 @@ const ALL: &[&Column<SessionRow>] = &[
             "ERROR",
             Kind::String,
             "The errno that ended it, by name.",
-            |row| error(row.event.error),
+            |row| errno(row.event.error),
         )
     },
     &column(
@@ -259,26 +253,14 @@ const ALL: &[&Column<SessionRow>] = &[
         "PARTIAL",
         Kind::Boolean,
         "True if it was opened before the trace.",
-        |row| {
-            if row.event.partial {
-                Value::Bool(true)
-            } else {
-                Value::Null
-            }
-        },
+        |row| flag(row.event.partial),
     ),
     &column(
         "active",
         "ACTIVE",
         Kind::Boolean,
         "True if it is open still (--active).",
-        |row| {
-            if row.event.is_open() {
-                Value::Bool(true)
-            } else {
-                Value::Null
-            }
-        },
+        |row| flag(row.event.is_open()),
     ),
     &Column {
         width: 11,
@@ -318,12 +300,5 @@ fn milliseconds(session: &Session) -> Value<'static> {
         Value::AtLeast(fixed)
     } else {
         Value::Fixed(fixed)
-    }
-}
-
-fn error(errno: u16) -> Value<'static> {
-    match errno {
-        0 => Value::Null,
-        known => errno_name(known).map_or(Value::Uint(known.into()), Value::Text),
     }
 }

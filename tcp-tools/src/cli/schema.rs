@@ -1,0 +1,142 @@
+//! `schema`: what the lines of JSON hold.
+
+use anyhow::Context as _;
+use serde_json::{Map, Value, json};
+
+use super::OK;
+use crate::{
+    output::{Column, Kind},
+    views::{Layout, Row, Subject, tcpaccept, tcpconnect, tcplife, tcpretrans},
+};
+
+/// Options of its own.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// Only of this view
+    #[arg(value_parser = VIEWS)]
+    view: Option<String>,
+}
+
+const VIEWS: [&str; 4] = ["tcplife", "tcpconnect", "tcpaccept", "tcpretrans"];
+
+pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
+    let schema = match &args.view {
+        Some(view) => of_view(view),
+        None => all(),
+    };
+    let text = serde_json::to_string_pretty(&schema).context("cannot write the schema")?;
+    super::print(&format!("{text}\n"))?;
+    Ok(OK)
+}
+
+/// Any line of any view.
+fn all() -> Value {
+    let views: Vec<_> = VIEWS.iter().map(|view| of_view(view)).collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A line of tcp-tools --json",
+        "anyOf": views,
+    })
+}
+
+fn of_view(view: &str) -> Value {
+    const FLOW: [&str; 3] = ["lport", "rport", "count"];
+    const NUMBERS: [&str; 7] = ["count", "min", "p50", "p90", "p99", "p999", "max"];
+    let histogram = |event| closing(event, "The end of --histogram.", &["measure"], &NUMBERS);
+    let count = |event| {
+        closing(
+            event,
+            "The end of --count: one flow.",
+            &["laddr", "raddr"],
+            &FLOW,
+        )
+    };
+    let mut lines = match view {
+        "tcplife" => vec![
+            of_rows(&tcplife::layout()),
+            closing(
+                "tcplife_summary",
+                "The end of --summary: one measure of one group, which is a service port or a process.",
+                &["comm", "measure"],
+                &[&["port"][..], &NUMBERS].concat(),
+            ),
+        ],
+        "tcpconnect" => vec![
+            of_rows(&tcpconnect::layout()),
+            count("tcpconnect_count"),
+            histogram("tcpconnect_histogram"),
+        ],
+        "tcpaccept" => vec![
+            of_rows(&tcpaccept::layout()),
+            histogram("tcpaccept_histogram"),
+        ],
+        _ => vec![of_rows(&tcpretrans::layout()), count("tcpretrans_count")],
+    };
+    lines.push(lost());
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": format!("A line of tcp-tools {view} --json"),
+        "anyOf": lines,
+    })
+}
+
+/// Fields that every row has; others are absent where they are not known.
+const ALWAYS: [&str; 10] = [
+    "event", "ts", "ts_ns", "owner", "ip", "laddr", "lport", "raddr", "rport", "netns",
+];
+
+fn of_rows<E: Subject>(layout: &Layout<E>) -> Value {
+    let mut properties: Map<_, _> = layout.json().map(property::<Row<E>>).collect();
+    properties.insert(String::from("event"), json!({"const": E::VIEW}));
+    json!({
+        "type": "object",
+        "properties": properties,
+        "required": ALWAYS,
+    })
+}
+
+fn property<R>(column: &'static Column<R>) -> (String, Value) {
+    let kind = match column.kind {
+        Kind::Boolean => "boolean",
+        Kind::Integer => "integer",
+        Kind::Number => "number",
+        Kind::String => "string",
+    };
+    (
+        column.name.to_owned(),
+        json!({"type": kind, "description": column.doc}),
+    )
+}
+
+/// What any view may say in between.
+fn lost() -> Value {
+    let count = |doc: &str| json!({"type": "integer", "minimum": 1, "description": doc});
+    json!({
+        "type": "object",
+        "description": "Events were lost: totals since the trace began, by cause.",
+        "properties": {
+            "event": {"const": "lost"},
+            "ts": {"type": "string"},
+            "ts_ns": {"type": "integer"},
+            "ring_full": count("Records that found no room in the ring buffer."),
+            "map_full": count("Sockets that could not be remembered; they are reported as partial."),
+            "read_fault": count("Reads of kernel memory that failed."),
+            "missed": count("Times that the kernel did not run a program."),
+            "undecoded": count("Records that could not be understood."),
+        },
+        "required": ["event", "ts", "ts_ns"],
+    })
+}
+
+/// What a view says at its end, where it is asked to: `event` and its numbers.
+fn closing(event: &str, doc: &str, strings: &[&str], integers: &[&str]) -> Value {
+    let strings = strings.iter().map(|name| (*name, "string"));
+    let integers = integers.iter().map(|name| (*name, "integer"));
+    let mut properties: Map<_, _> = strings
+        .chain(integers)
+        .map(|(name, kind)| (name.to_owned(), json!({"type": kind})))
+        .collect();
+    properties.insert(String::from("event"), json!({"const": event}));
+    json!({"type": "object", "description": doc, "properties": properties, "required": ["event"]})
+}

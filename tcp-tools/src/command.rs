@@ -1,0 +1,120 @@
+//! `-- COMMAND`: a child that is known before it begins.
+//!
+//! The child is started at once, but waits for a word before it becomes the command: its number can be put
+//! into the filters first, and nothing that it does is missed. Until then it is this same program.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, PipeWriter, Read as _, Write as _},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _},
+        unix::process::{CommandExt as _, ExitStatusExt as _},
+    },
+    process::ExitStatus,
+};
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use tokio::process::{Child, Command};
+
+/// The hidden first argument that makes this program wait and become another; a descriptor follows.
+const STAND_IN: &str = "--stand-in-for-command";
+
+/// A child that waits to become its command.
+pub struct Waiting {
+    child: Child,
+    start: PipeWriter,
+}
+
+impl Waiting {
+    /// Starts the stand-in. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When this program cannot be started once more.
+    pub fn new(command: &[OsString]) -> io::Result<Self> {
+        let (word, start) = io::pipe()?;
+        fcntl_setfd(&word, FdFlags::empty())?;
+        let child = Command::new("/proc/self/exe")
+            .arg(STAND_IN)
+            .arg(word.as_raw_fd().to_string())
+            .args(command)
+            .spawn()?;
+        Ok(Self { child, start })
+    }
+
+    /// Its process id, which the command will keep.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Lets it become the command.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub fn release(mut self) -> io::Result<Child> {
+        self.start.write_all(b"!")?;
+        Ok(self.child)
+    }
+}
+
+/// If this process was started as a stand-in, becomes the command; returns only the exit status of failure.
+#[must_use]
+pub fn stand_in(arguments: &[OsString]) -> Option<u8> {
+    match arguments {
+        [_, flag, fd, program, rest @ ..] if flag == STAND_IN => {
+            Some(become_command(fd, program, rest))
+        }
+        _ => None,
+    }
+}
+
+fn become_command(fd: &OsStr, program: &OsStr, arguments: &[OsString]) -> u8 {
+    /// As shells have it.
+    const CANNOT_RUN: u8 = 126;
+    const NOT_FOUND: u8 = 127;
+    let word = fd
+        .to_str()
+        .and_then(|fd| fd.parse().ok())
+        .ok_or(io::ErrorKind::InvalidInput);
+    let word = word.map_err(io::Error::from).and_then(inherited);
+    if word.and_then(|mut word| word.read_exact(&mut [0])).is_err() {
+        // Whoever started this has given up, and has said why.
+        return CANNOT_RUN;
+    }
+    let error = std::process::Command::new(program).args(arguments).exec();
+    eprintln!("tcp-tools: cannot run {}: {error}", program.display());
+    if error.kind() == io::ErrorKind::NotFound {
+        NOT_FOUND
+    } else {
+        CANNOT_RUN
+    }
+}
+
+/// A descriptor that this process was started with, and that is its own from here on.
+///
+/// # Errors
+///
+/// When there is no such descriptor, or it is one of the standard streams.
+pub fn inherited(fd: i32) -> io::Result<File> {
+    // SAFETY: takes an integer.
+    if fd <= libc::STDERR_FILENO || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, and nothing else in this process knows of it: it was passed for this purpose.
+    let file = unsafe { File::from_raw_fd(fd) };
+    fcntl_setfd(&file, FdFlags::CLOEXEC)?;
+    Ok(file)
+}
+
+/// The status to exit with after a child, as shells have it.
+#[must_use]
+pub fn exit_code(status: ExitStatus) -> u8 {
+    const SIGNALED: i32 = 128;
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| SIGNALED + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
