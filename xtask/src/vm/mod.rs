@@ -1,0 +1,156 @@
+//! `vm`: the end-to-end tests, or one command, on a stock kernel in a virtual machine.
+
+mod boot;
+mod initramfs;
+mod kernel;
+mod modules;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::artifacts;
+use crate::programs;
+use crate::workspace::target_dir;
+
+use boot::Machine;
+use initramfs::Contents;
+
+/// Options of `vm`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Debian's cloud kernel of that series (fetched with apt-get), a vmlinuz file, or a directory
+    /// with boot/vmlinuz-* and lib/modules
+    #[arg(long, value_name = "6.1|6.12|PATH")]
+    kernel: String,
+
+    /// Run the tests on this tier only; without it, once on each
+    #[arg(long, value_enum)]
+    hooks: Option<Tier>,
+
+    /// The guest's memory in MiB
+    #[arg(long, value_name = "MB", default_value_t = 2048)]
+    memory: u32,
+
+    /// Use KVM instead of emulation
+    #[arg(long)]
+    kvm: bool,
+
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
+    timeout: u64,
+
+    /// Run this in the guest instead of the tests, and return its exit status
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Tier {
+    Tracepoint,
+    Fentry,
+    Kprobe,
+}
+
+impl Tier {
+    const ALL: [Self; 3] = [Self::Tracepoint, Self::Fentry, Self::Kprobe];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+        }
+    }
+}
+
+/// Boots the kernel and runs the tests or the command in it.
+///
+/// # Errors
+/// When something that is needed is missing or does not build, and when the guest does not come
+/// to a verdict: it panics, hangs, or ends by itself.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    programs::require(&[
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("busybox", "busybox-static"),
+        ("cpio", "cpio"),
+    ])?;
+    let kernel = kernel::find(&options.kernel)?;
+    let contents = Contents {
+        tcp_tools: artifacts::tcp_tools(false)?,
+        end_to_end: artifacts::end_to_end()?,
+        modules: kernel
+            .modules
+            .as_deref()
+            .map(modules::wanted)
+            .transpose()?
+            .unwrap_or_default(),
+        script: script(options),
+    };
+    let name = kernel
+        .image
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let initramfs = initramfs::build(&contents, &target_dir().join("vm").join(&*name))?;
+    eprintln!("booting {name}");
+    let machine = Machine {
+        kernel: kernel.image.clone(),
+        initramfs,
+        memory: options.memory,
+        kvm: options.kvm,
+    };
+    machine.run(Duration::from_secs(options.timeout))
+}
+
+/// What the guest runs, as a shell script.
+fn script(options: &Options) -> String {
+    let tiers = options.hooks.map_or(Tier::ALL.to_vec(), |tier| vec![tier]);
+    if options.command.is_empty() {
+        return tests_script(&tiers);
+    }
+    let command: Vec<_> = options.command.iter().map(|word| quoted(word)).collect();
+    let hooks = options
+        .hooks
+        .map(|tier| format!("export TCP_TOOLS_HOOKS={}\n", tier.name()));
+    format!("{}exec {}\n", hooks.unwrap_or_default(), command.join(" "))
+}
+
+/// Every test executable on every tier; the rest still runs when one has failed.
+fn tests_script(tiers: &[Tier]) -> String {
+    let tiers: Vec<_> = tiers.iter().map(|tier| tier.name()).collect();
+    format!(
+        r#"status=0
+for TCP_TOOLS_HOOKS in {}; do
+    export TCP_TOOLS_HOOKS
+    for test in /tests/*; do
+        echo "== $(basename "$test") on the $TCP_TOOLS_HOOKS tier, Linux $(uname -r)"
+        "$test" || status=1
+    done
+done
+exit $status
+"#,
+        tiers.join(" ")
+    )
+}
+
+/// A word that the shell takes as it is.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_word_is_one_word() {
+        let out = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(format!("printf %s {}", quoted("it's $HOME \"and\" *")))
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "it's $HOME \"and\" *");
+    }
+}
