@@ -1,0 +1,150 @@
+//! The `actor` helper, seen from a test: a process with its own pid, name and sockets.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use crate::row::{Process, Row};
+use crate::sock::{Ends, V4};
+use crate::{PATIENCE, actor_binary, wait_readable};
+
+/// A helper process. It lives in the network namespace of the thread that started it, and ends
+/// with this value.
+#[derive(Debug)]
+pub struct Actor {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    comm: String,
+}
+
+impl Actor {
+    /// Starts one that calls itself `comm`.
+    pub fn start(comm: &str) -> Self {
+        let mut child = Command::new(actor_binary())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the actor starts");
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut actor = Self {
+            child,
+            stdin,
+            stdout,
+            comm: comm.into(),
+        };
+        actor.ask(&format!("comm {comm}"));
+        actor
+    }
+
+    /// Who it is.
+    pub fn process(&self) -> Process {
+        Process {
+            pid: self.child.id(),
+            comm: self.comm.clone(),
+            uid: 0,
+        }
+    }
+
+    /// Gives a command without waiting for the answer; [`Actor::answer`] must follow.
+    pub fn tell(&mut self, command: &str) {
+        writeln!(self.stdin.as_ref().unwrap(), "{command}").expect("the actor listens");
+    }
+
+    /// The answer to the last command.
+    ///
+    /// # Panics
+    /// When the actor could not do as it was told.
+    pub fn answer(&mut self) -> String {
+        wait_readable(self.stdout.get_ref().as_fd(), "the actor");
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        let value = line
+            .strip_prefix("ok")
+            .unwrap_or_else(|| panic!("actor: {line:?}"));
+        value.trim().into()
+    }
+
+    /// Gives a command and waits for the answer.
+    pub fn ask(&mut self, command: &str) -> String {
+        self.tell(command);
+        self.answer()
+    }
+
+    /// Has it listen on a loopback address under `name`.
+    pub fn listen(&mut self, name: &str, address: SocketAddr) -> SocketAddr {
+        self.ask(&format!("listen {name} {address}"))
+            .parse()
+            .unwrap()
+    }
+
+    /// Has it connect to `address` under `name`.
+    pub fn connect(&mut self, name: &str, address: SocketAddr) -> Ends {
+        ends(&self.ask(&format!("connect {name} {address}")))
+    }
+
+    /// Has it accept from `listener` under `name`.
+    pub fn accept(&mut self, listener: &str, name: &str) -> Ends {
+        ends(&self.ask(&format!("accept {listener} {name}")))
+    }
+
+    /// Has it open and close a session with itself. Gives the two rows.
+    pub fn talk_to_itself(&mut self) -> [Row; 2] {
+        let address = self.listen("l", V4);
+        let at_client = self.connect("c", address);
+        let at_server = self.accept("l", "s");
+        for command in ["close c", "drain s", "close s", "close l"] {
+            self.ask(command);
+        }
+        let me = self.process();
+        [
+            Row::client(at_client).of(&me).close("fin", "local"),
+            Row::server(at_server).of(&me).close("fin", "remote"),
+        ]
+    }
+
+    /// Ends the process, with its sockets as they are, and waits until it is gone.
+    pub fn exit(mut self) {
+        self.tell("exit");
+        self.child.wait().unwrap();
+    }
+
+    /// Waits until its main thread sleeps in system call `number`.
+    pub fn wait_blocked_in(&self, number: libc::c_long) {
+        let deadline = Instant::now() + PATIENCE;
+        let path = format!("/proc/{}/syscall", self.child.id());
+        let wanted = format!("{number} ");
+        while !fs::read_to_string(&path).unwrap().starts_with(&wanted) {
+            assert!(
+                Instant::now() < deadline,
+                "the actor never blocked in system call {number}"
+            );
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        // At the end of its commands it goes; a test that failed must not wait for one in the middle.
+        self.stdin = None;
+        if thread::panicking() {
+            drop(self.child.kill());
+        }
+        drop(self.child.wait());
+    }
+}
+
+/// Reads the answer of `connect` and `accept`.
+pub fn ends(answer: &str) -> Ends {
+    let (local, remote) = answer.split_once(' ').expect("two addresses");
+    Ends {
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+    }
+}

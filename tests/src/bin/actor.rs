@@ -1,0 +1,149 @@
+//! A process that does with sockets what it is told, with a pid and a name of its own.
+//!
+//! One command a line on standard input, one answer a line on standard output: `ok [VALUE]` or
+//! `error MESSAGE`. Sockets are called by the names that the commands give them. `thread` and
+//! `fork` run the rest of their line, commands separated by `;`, in a thread or in a child
+//! process, and answer when that has ended.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::thread;
+
+use socket2::Socket;
+use tcp_tools_tests::sock::{self, Ends};
+
+#[derive(Default)]
+struct Actor {
+    sockets: HashMap<String, Socket>,
+}
+
+fn main() -> io::Result<()> {
+    let mut actor = Actor::default();
+    for line in io::stdin().lines() {
+        let answer = match actor.obey(&line?) {
+            Ok(value) => format!("ok {value}"),
+            Err(error) => format!("error {error}"),
+        };
+        println!("{}", answer.trim_end());
+        io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+impl Actor {
+    fn obey(&mut self, line: &str) -> io::Result<String> {
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match verb {
+            "thread" => return self.in_thread(rest),
+            "fork" => return self.in_child(rest),
+            "comm" => return set_comm(rest),
+            _ => {}
+        }
+        let words: Vec<&str> = rest.split(' ').collect();
+        match (verb, words.as_slice()) {
+            ("listen", [name, address]) => {
+                let socket = sock::listen(parse(address)?, 64)?;
+                let address = sock::local(&socket)?;
+                self.sockets.insert((*name).into(), socket);
+                Ok(address.to_string())
+            }
+            ("connect", [name, address]) => self.add(name, sock::connect(parse(address)?)?),
+            ("accept", [listener, name]) => self.add(name, sock::accept(self.get(listener)?)?),
+            ("send", [name, count]) => done(sock::send(self.get(name)?, parse(count)?)),
+            ("recv", [name, count]) => done(sock::recv(self.get(name)?, parse(count)?)),
+            ("drain", [name]) => Ok(sock::drain(self.get(name)?)?.to_string()),
+            ("acked", [name]) => done(sock::wait_acked(self.get(name)?)),
+            ("close", [name]) => self.take(name).map(|_| String::new()),
+            ("uid", [id]) => set_uid(parse(id)?),
+            ("exit", _) => std::process::exit(0),
+            _ => Err(io::Error::other(format!("unknown command: {line}"))),
+        }
+    }
+
+    fn obey_all(&mut self, lines: &str) -> io::Result<String> {
+        lines
+            .split(';')
+            .try_fold(String::new(), |_, line| self.obey(line.trim()))
+    }
+
+    /// `thread NAME COMMANDS`
+    fn in_thread(&mut self, rest: &str) -> io::Result<String> {
+        let (name, lines) = rest.split_once(' ').unwrap_or((rest, ""));
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name(name.into());
+            let thread = thread.spawn_scoped(scope, || self.obey_all(lines))?;
+            thread
+                .join()
+                .map_err(|_| io::Error::other("the thread panicked"))?
+        })
+    }
+
+    /// `fork COMMANDS`; answers with the pid of the child that has obeyed them.
+    fn in_child(&mut self, lines: &str) -> io::Result<String> {
+        // SAFETY: no other thread is running, so that the child finds every lock free.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let failed = self.obey_all(lines).is_err();
+            // SAFETY: ends the child without running what the parent has registered.
+            unsafe { libc::_exit(failed.into()) }
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child just made; `status` outlives the call.
+        if pid < 0 || unsafe { libc::waitpid(pid, &mut status, 0) } != pid {
+            return Err(io::Error::last_os_error());
+        }
+        match status {
+            0 => Ok(pid.to_string()),
+            _ => Err(io::Error::other(format!("the child failed at: {lines}"))),
+        }
+    }
+
+    /// Keeps an established socket; answers with its two addresses.
+    fn add(&mut self, name: &str, socket: Socket) -> io::Result<String> {
+        let Ends { local, remote } = Ends::of(&socket)?;
+        self.sockets.insert(name.into(), socket);
+        Ok(format!("{local} {remote}"))
+    }
+
+    fn get(&self, name: &str) -> io::Result<&Socket> {
+        self.sockets
+            .get(name)
+            .ok_or_else(|| io::Error::other(format!("no socket {name}")))
+    }
+
+    fn take(&mut self, name: &str) -> io::Result<Socket> {
+        self.sockets
+            .remove(name)
+            .ok_or_else(|| io::Error::other(format!("no socket {name}")))
+    }
+}
+
+/// Of the calling thread: the process's name when that is the main thread.
+fn set_comm(name: &str) -> io::Result<String> {
+    let name = std::ffi::CString::new(name)?;
+    // SAFETY: PR_SET_NAME reads a C string that outlives the call.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) })
+}
+
+fn set_uid(uid: libc::uid_t) -> io::Result<String> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::setuid(uid) })
+}
+
+fn check(result: libc::c_int) -> io::Result<String> {
+    if result == 0 {
+        Ok(String::new())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn done(result: io::Result<()>) -> io::Result<String> {
+    result.map(|()| String::new())
+}
+
+fn parse<T: FromStr>(word: &str) -> io::Result<T> {
+    word.parse()
+        .map_err(|_| io::Error::other(format!("cannot read {word:?}")))
+}

@@ -1,0 +1,228 @@
+//! What both the tests and the actor do with sockets.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use crate::PATIENCE;
+
+/// The loopback address of IPv4, any port.
+pub const V4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// The loopback address of IPv6, any port.
+pub const V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
+/// Every address of both families, any port.
+pub const DUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+/// The two ends of a session as one socket sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The socket's own address.
+    pub local: SocketAddr,
+    /// Its peer's.
+    pub remote: SocketAddr,
+}
+
+impl Ends {
+    /// As `socket` sees them.
+    pub fn of(socket: &Socket) -> io::Result<Self> {
+        let remote = inet(socket.peer_addr()?)?;
+        Ok(Self {
+            local: local(socket)?,
+            remote,
+        })
+    }
+
+    /// As the peer sees them.
+    pub fn swapped(self) -> Self {
+        Self {
+            local: self.remote,
+            remote: self.local,
+        }
+    }
+}
+
+/// The address that `socket` is bound to.
+pub fn local(socket: &Socket) -> io::Result<SocketAddr> {
+    inet(socket.local_addr()?)
+}
+
+fn inet(address: socket2::SockAddr) -> io::Result<SocketAddr> {
+    address
+        .as_socket()
+        .ok_or_else(|| io::Error::other("not an internet address"))
+}
+
+/// A TCP socket of the family of `address`; an IPv6 one speaks IPv4 as well.
+pub fn tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// Listens on `address` with an accept queue of `backlog`.
+pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<Socket> {
+    let socket = tcp(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    Ok(socket)
+}
+
+/// Connects and waits until the session is established.
+pub fn connect(address: SocketAddr) -> io::Result<Socket> {
+    let socket = tcp(address)?;
+    socket.connect(&address.into())?;
+    Ok(socket)
+}
+
+/// Connects and sends `count` bytes in one call; with Fast Open the SYN carries them.
+pub fn connect_and_send(address: SocketAddr, count: usize) -> io::Result<Socket> {
+    let socket = tcp(address)?;
+    let sent =
+        socket.send_to_with_flags(&vec![b'x'; count], &address.into(), libc::MSG_FASTOPEN)?;
+    if sent == count {
+        Ok(socket)
+    } else {
+        Err(io::Error::other(format!("sent {sent} bytes")))
+    }
+}
+
+/// Begins to connect, and does not wait for the outcome.
+pub fn start_connect(address: SocketAddr) -> io::Result<Socket> {
+    let socket = tcp(address)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// Takes one session from the accept queue of `listener`.
+pub fn accept(listener: &Socket) -> io::Result<Socket> {
+    let (socket, _) = listener.accept()?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// The same by the older system call, accept(2) instead of accept4(2).
+pub fn accept_by_old_call(listener: &Socket) -> io::Result<Socket> {
+    // SAFETY: null pointers ask for no address; the descriptor, once checked, has no other owner.
+    unsafe {
+        match libc::accept(
+            listener.as_raw_fd(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        ) {
+            fd if fd < 0 => Err(io::Error::last_os_error()),
+            fd => Ok(Socket::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Sends `count` bytes.
+pub fn send(socket: &Socket, count: usize) -> io::Result<()> {
+    let mut socket = socket;
+    io::copy(&mut io::repeat(b'x').take(count as u64), &mut socket)?;
+    socket.flush()
+}
+
+/// Sends `count` bytes with sendfile(2).
+pub fn send_file(socket: &Socket, count: usize) -> io::Result<()> {
+    // SAFETY: a literal C string; the descriptor, once checked, has no other owner.
+    let file = unsafe {
+        let fd = libc::memfd_create(c"data".as_ptr(), libc::MFD_CLOEXEC);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        File::from_raw_fd(fd)
+    };
+    file.set_len(count as u64)?;
+    let mut left = count;
+    while left > 0 {
+        // SAFETY: two open descriptors; no offset pointer.
+        let sent = unsafe {
+            libc::sendfile(
+                socket.as_raw_fd(),
+                file.as_raw_fd(),
+                std::ptr::null_mut(),
+                left,
+            )
+        };
+        left -= usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
+    }
+    Ok(())
+}
+
+/// Receives exactly `count` bytes and has them acknowledged at once.
+pub fn recv(socket: &Socket, count: usize) -> io::Result<()> {
+    let got = io::copy(&mut socket.take(count as u64), &mut io::sink())?;
+    if got != count as u64 {
+        return Err(io::Error::other(format!(
+            "the peer ended after {got} of {count} bytes"
+        )));
+    }
+    socket.set_tcp_quickack(true)
+}
+
+/// Receives until the peer's end of data; gives the number of bytes.
+pub fn drain(socket: &Socket) -> io::Result<u64> {
+    let mut socket = socket;
+    io::copy(&mut socket, &mut io::sink())
+}
+
+/// Waits until the peer has acknowledged all that was sent. There is no event for this; every
+/// look gives way to whoever else wants to run.
+pub fn wait_acked(socket: &Socket) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut queued: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ (SIOCOUTQ) writes one int.
+        if unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut queued) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if queued == 0 {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!(
+                "{queued} bytes were never acknowledged"
+            )));
+        }
+        thread::yield_now();
+    }
+}
+
+/// Closes with a reset instead of a FIN.
+pub fn reset(socket: Socket) -> io::Result<()> {
+    socket.set_linger(Some(Duration::ZERO))
+}
+
+/// Makes a socket deaf: the kernel drops every segment that arrives for it, until
+/// [`Socket::detach_filter`].
+pub fn deafen(socket: &Socket) -> io::Result<()> {
+    let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+    socket.attach_filter(&[drop_all])
+}
+
+/// Moves `count` bytes from one socket to another, acknowledged to the last one.
+pub fn transfer(from: &Socket, to: &Socket, count: usize) -> io::Result<()> {
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| send(from, count));
+        recv(to, count)?;
+        sender
+            .join()
+            .map_err(|_| io::Error::other("the sender panicked"))?
+    })?;
+    wait_acked(from)
+}

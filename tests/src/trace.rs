@@ -1,0 +1,288 @@
+//! A running `tcp-tools`.
+
+use std::env;
+use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::netns::Netns;
+use crate::row::{Row, assert_rows, check_line};
+use crate::{PATIENCE, tool, wait_readable};
+
+/// A trace that is attached. It ends with this value at the latest.
+#[derive(Debug)]
+pub struct Trace {
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+    lines: Vec<String>,
+    netns: u64,
+}
+
+/// What a trace leaves behind.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; none when a signal killed it.
+    pub code: Option<i32>,
+    /// All lines of standard output.
+    pub lines: Vec<String>,
+    /// Standard error.
+    pub stderr: String,
+    netns: u64,
+}
+
+impl Trace {
+    /// `tcplife --json` with `args`. It sees every socket of the machine: what it says of other
+    /// namespaces than `netns` is checked for its form and left out.
+    pub fn json(netns: &Netns, args: &[&str]) -> Self {
+        Self::start(netns, &[&["--json"], args].concat())
+    }
+
+    /// `tcplife` with `args`, of which `--netns` keeps other tests' sessions out.
+    pub fn only(netns: &Netns, args: &[&str]) -> Self {
+        Self::start(
+            netns,
+            &[&["--netns", &netns.inode.to_string()], args].concat(),
+        )
+    }
+
+    /// `tcplife` with `args`; back when it is attached.
+    pub fn start(netns: &Netns, args: &[&str]) -> Self {
+        Self::spawn(netns, args, usize::MAX)
+    }
+
+    /// As [`Trace::only`], into a pipe that is closed after some lines.
+    pub fn head(netns: &Netns, args: &[&str], lines: usize) -> Self {
+        Self::spawn(
+            netns,
+            &[&["--netns", &netns.inode.to_string()], args].concat(),
+            lines,
+        )
+    }
+
+    fn spawn(netns: &Netns, args: &[&str], lines: usize) -> Self {
+        let (ready, ready_writer) = std::io::pipe().unwrap();
+        let ready_fd = ready_writer.as_raw_fd();
+        let mut command = tcplife(args);
+        command.args(["--ready-fd", &ready_fd.to_string()]);
+        // SAFETY: fcntl is async-signal-safe. The child alone keeps the descriptor over exec.
+        unsafe {
+            command.pre_exec(move || match libc::fcntl(ready_fd, libc::F_SETFD, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(ready_writer);
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        });
+        let stdout = read_lines(child.stdout.take().unwrap(), lines);
+        let mut trace = Self {
+            child,
+            stdout,
+            stderr: Some(stderr),
+            lines: Vec::new(),
+            netns: netns.inode,
+        };
+        trace.wait_ready(ready);
+        trace
+    }
+
+    fn wait_ready(&mut self, mut pipe: PipeReader) {
+        wait_readable(pipe.as_fd(), "the trace to be ready");
+        let mut line = String::new();
+        pipe.read_to_string(&mut line).unwrap();
+        if line != "ready\n" {
+            let stderr = self.stderr.take().unwrap().join().unwrap();
+            panic!("--ready-fd got {line:?}; standard error: {stderr}");
+        }
+    }
+
+    /// Attends to the rows of another namespace from now on.
+    pub fn watch(&mut self, netns: &Netns) {
+        self.netns = netns.inode;
+    }
+
+    /// Process id of the tool.
+    pub fn pid(&self) -> libc::pid_t {
+        self.child.id() as libc::pid_t
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: libc::c_int) {
+        // SAFETY: the child has not been waited for, so the pid is its own.
+        let done = unsafe { libc::kill(self.pid(), signal) };
+        assert!(done == 0, "kill: {}", std::io::Error::last_os_error());
+    }
+
+    /// Stops it (SIGSTOP); back when it stands still.
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        let mut status = 0;
+        // SAFETY: WUNTRACED reports the stop and leaves the child to be waited for again.
+        let pid = unsafe { libc::waitpid(self.pid(), &mut status, libc::WUNTRACED) };
+        assert!(
+            pid == self.pid() && libc::WIFSTOPPED(status),
+            "it ended instead of stopping"
+        );
+    }
+
+    /// Waits until standard output has had `count` lines.
+    pub fn wait_lines(&mut self, count: usize) {
+        self.wait("lines", count, |_| true);
+    }
+
+    /// Waits until `count` rows of the test's namespace have come.
+    pub fn wait_rows(&mut self, count: usize) {
+        let netns = self.netns;
+        self.wait("rows", count, |line| {
+            let row = check_line(line);
+            row["event"] == "tcplife" && row["netns"] == netns
+        });
+    }
+
+    fn wait(&mut self, what: &str, count: usize, counts: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut found = self.lines.iter().filter(|line| counts(line)).count();
+        while found < count {
+            match self
+                .stdout
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) => {
+                    found += usize::from(counts(&line));
+                    self.lines.push(line);
+                }
+                Err(error) => panic!("{found} {what} of {count} ({error}): {:#?}", self.lines),
+            }
+        }
+    }
+
+    /// Waits for the end of standard output, or for the pipe of [`Trace::head`] to be closed.
+    pub fn wait_stdout_end(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self
+                .stdout
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) => self.lines.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end: {:#?}", self.lines),
+            }
+        }
+    }
+
+    /// Waits for its own end.
+    pub fn wait_end(mut self) -> Ended {
+        self.wait_stdout_end();
+        wait_exit(self.pid());
+        let code = self.child.wait().unwrap().code();
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        Ended {
+            code,
+            lines: std::mem::take(&mut self.lines),
+            stderr,
+            netns: self.netns,
+        }
+    }
+
+    /// Ends it as ^C does.
+    pub fn interrupt(self) -> Ended {
+        self.signal(libc::SIGINT);
+        self.wait_end()
+    }
+
+    /// Waits for as many rows as are expected, ends the trace, and compares all that came.
+    ///
+    /// # Panics
+    /// Unless it exits with 0, says nothing on standard error, and has given these rows exactly.
+    pub fn expect(mut self, expected: &[Row]) {
+        self.wait_rows(expected.len());
+        self.interrupt().assert_rows(expected);
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        // Gone already, unless the test has failed.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Ended {
+    /// Exit code 0, nothing on standard error, nothing lost.
+    pub fn assert_clean(&self) {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""));
+    }
+
+    /// Exit code 0, nothing on standard error, nothing lost, and these rows.
+    pub fn assert_rows(&self, expected: &[Row]) {
+        self.assert_clean();
+        assert_rows(&self.rows(), expected);
+    }
+
+    /// The rows of the test's namespace.
+    pub fn rows(&self) -> Vec<Value> {
+        let rows = self.lines.iter().map(|line| check_line(line));
+        rows.filter(|row| row["event"] == "tcplife" && row["netns"] == self.netns)
+            .collect()
+    }
+
+    /// The last totals of what was lost, as the stream itself told.
+    pub fn lost(&self) -> Option<Value> {
+        let mut lines = self.lines.iter().rev().map(|line| check_line(line));
+        lines.find(|line| line["event"] == "lost")
+    }
+}
+
+/// `tcp-tools tcplife ARGS`, with the hook tier that the environment asks for.
+pub fn tcplife(args: &[&str]) -> Command {
+    let mut command = Command::new(tool());
+    command.arg("tcplife").args(args).stdin(Stdio::null());
+    if let Some(tier) = env::var_os("TCP_TOOLS_HOOKS") {
+        command.arg("--hooks").arg(tier);
+    }
+    command
+}
+
+/// Waits until the child `pid` is a zombie.
+fn wait_exit(pid: libc::pid_t) {
+    // SAFETY: pidfd_open gives a new descriptor that has no other owner.
+    let pidfd = unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        assert!(fd >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd as i32)
+    };
+    wait_readable(pidfd.as_fd(), "the trace to end");
+}
+
+/// The first lines, at most `count`; after them the pipe is closed.
+fn read_lines(stdout: ChildStdout, count: usize) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().take(count) {
+            if sender.send(line.unwrap()).is_err() {
+                break;
+            }
+        }
+        // The pipe is closed by now, and only now the receiver sees the end.
+        drop(sender);
+    });
+    receiver
+}

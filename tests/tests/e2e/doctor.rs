@@ -1,0 +1,126 @@
+//! `tcp-tools doctor`.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tcp_tools_tests::tool;
+
+/// The points of which the tiers differ; the others are iterators.
+const TIERED: [&str; 3] = ["state", "connect", "accept"];
+
+fn doctor(args: &[&str]) -> Output {
+    Command::new(tool())
+        .arg("doctor")
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn json(args: &[&str]) -> (Option<i32>, Value) {
+    let output = doctor(&[&["--json"], args].concat());
+    let value = serde_json::from_slice(&output.stdout);
+    (
+        output.status.code(),
+        value.unwrap_or_else(|error| panic!("{error}: {output:?}")),
+    )
+}
+
+/// Name, mechanism, tier; each refused mechanism has its reason.
+fn points(report: &Value) -> Vec<(&str, Option<&str>, Option<&str>)> {
+    let points = report["points"].as_array().unwrap();
+    for refused in points
+        .iter()
+        .flat_map(|point| point["refused"].as_array().unwrap())
+    {
+        let reason = refused["reason"].as_str().unwrap();
+        assert!(
+            !refused["mechanism"].as_str().unwrap().is_empty(),
+            "{refused}"
+        );
+        assert!(reason.len() > 3, "{refused}");
+    }
+    points
+        .iter()
+        .map(|point| {
+            (
+                point["point"].as_str().unwrap(),
+                point["chosen"].as_str(),
+                point["tier"].as_str(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn every_point_has_a_mechanism_here() {
+    let (code, report) = json(&[]);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(report["ok"], true);
+    assert_eq!(report["missing_fields"], Value::Array(Vec::new()));
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert!(
+        report["kernel"].to_string().contains(release.trim()),
+        "{report}"
+    );
+    for part in ["kernel", "btf", "capabilities"] {
+        assert!(report[part].is_object(), "{part}: {report}");
+    }
+    assert!(report.get("lockdown").is_some());
+    let points = points(&report);
+    for name in TIERED {
+        assert!(
+            points.iter().any(|point| point.0 == name),
+            "{name}: {report}"
+        );
+    }
+    for (name, chosen, tier) in points {
+        assert!(chosen.is_some(), "{name}: {report}");
+        let tiers: &[&str] = if TIERED.contains(&name) {
+            &["fentry", "kprobe", "tracepoint"]
+        } else {
+            &["any"]
+        };
+        assert!(tiers.contains(&tier.unwrap()), "{name}: {report}");
+    }
+}
+
+#[test]
+fn forced_tier_is_what_is_chosen_or_refused_with_the_reason() {
+    for forced in ["fentry", "kprobe", "tracepoint"] {
+        let (code, report) = json(&["--hooks", forced]);
+        assert_eq!(code == Some(0), report["ok"] == true, "{report}");
+        for (name, chosen, tier) in points(&report) {
+            match tier {
+                Some(tier) => assert!([forced, "any"].contains(&tier), "{name}: {report}"),
+                None => assert!(
+                    chosen.is_none() && report["ok"] == false,
+                    "{name}: {report}"
+                ),
+            }
+        }
+        for point in report["points"].as_array().unwrap() {
+            let refused = point["refused"].as_array().unwrap();
+            assert!(!point["chosen"].is_null() || !refused.is_empty(), "{point}");
+        }
+    }
+}
+
+#[test]
+fn table_names_every_point_and_its_mechanism() {
+    let output = doctor(&[]);
+    assert_eq!(output.status.code(), Some(0));
+    let table = String::from_utf8(output.stdout).unwrap();
+    let (_, report) = json(&[]);
+    for (name, chosen, _) in points(&report) {
+        let line = table.lines().find(|line| line.contains(name)).expect(name);
+        assert!(line.contains(chosen.unwrap()), "{line}");
+    }
+}
+
+#[test]
+fn bad_btf_is_a_finding_and_not_the_end() {
+    let (code, report) = json(&["--btf", "/dev/null"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(report["ok"], false);
+}

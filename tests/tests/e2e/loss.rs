@@ -1,0 +1,125 @@
+//! Nothing is lost without a word.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+use tcp_tools_tests::netns::Netns;
+use tcp_tools_tests::pair::{Pair, close_in_order};
+use tcp_tools_tests::row::{Row, assert_rows};
+use tcp_tools_tests::sock::{self, V4};
+use tcp_tools_tests::trace::{Ended, Trace};
+
+const SESSIONS: usize = 500;
+
+/// Floods the smallest ring while nobody reads it; only this test's namespace counts.
+fn flood(args: &[&str]) -> (Vec<Row>, Ended) {
+    let netns = Netns::enter_new();
+    let args = [&["--json", "--buffer-size", "4096"], args].concat();
+    let trace = Trace::only(&netns, &args);
+    let listener = sock::listen(V4, 1).unwrap();
+    trace.freeze();
+    let rows = (0..SESSIONS)
+        .flat_map(|_| Pair::through(&listener).close())
+        .collect();
+    trace.signal(libc::SIGCONT);
+    (rows, trace.interrupt())
+}
+
+/// What came and what was lost make up all that happened, and all that came did happen.
+fn assert_accounted_for(ended: &Ended, made: &[Row]) {
+    let lost = ended.lost().expect("a `lost` line");
+    let total = |cause: &str| lost[cause].as_u64().unwrap_or(0) as usize;
+    let came = ended.rows();
+    assert!(total("ring_full") > 0, "{lost}");
+    assert_eq!(came.len() + total("ring_full"), made.len(), "{lost}");
+    for cause in ["map_full", "read_fault", "missed"] {
+        assert_eq!(total(cause), 0, "{lost}");
+    }
+    let lports: HashSet<_> = came.iter().map(ports).collect();
+    assert_eq!(lports.len(), came.len(), "a row came twice");
+    let said = format!("tcp-tools: lost {} events", total("ring_full"));
+    assert!(
+        ended.stderr.contains(&said),
+        "{:?} does not say {said:?}",
+        ended.stderr
+    );
+}
+
+fn ports(row: &Value) -> (u64, u64) {
+    (
+        row["lport"].as_u64().unwrap(),
+        row["rport"].as_u64().unwrap(),
+    )
+}
+
+#[test]
+fn full_ring_loses_as_many_as_it_says() {
+    let (made, ended) = flood(&[]);
+    assert_eq!(ended.code, Some(0));
+    assert_accounted_for(&ended, &made);
+}
+
+#[test]
+fn strict_makes_loss_an_exit_code() {
+    let (made, ended) = flood(&["--strict"]);
+    assert_eq!(ended.code, Some(3));
+    assert_accounted_for(&ended, &made);
+}
+
+#[test]
+fn strict_without_loss_is_fine() {
+    let netns = Netns::enter_new();
+    let mut trace = Trace::only(&netns, &["--json", "--strict"]);
+    let rows = Pair::open(V4).close();
+    trace.wait_rows(2);
+    trace.interrupt().assert_rows(&rows);
+}
+
+#[test]
+fn sessions_that_do_not_fit_the_map_are_reported_as_partial() {
+    let netns = Netns::enter_new();
+    let mut trace = Trace::only(&netns, &["--json", "--strict", "--max-sockets", "4"]);
+    let listener = sock::listen(V4, 1).unwrap();
+    let pairs: Vec<Pair> = (0..10).map(|_| Pair::through(&listener)).collect();
+    let rows: Vec<Row> = pairs
+        .iter()
+        .flat_map(|pair| {
+            [
+                pair.client_row().close("fin", "local"),
+                pair.server_row().close("fin", "remote"),
+            ]
+        })
+        // Without an entry nobody remembers who connected, and from when on bytes counted.
+        .map(|row| {
+            let forgotten = [
+                "owner",
+                "pid",
+                "comm",
+                "uid",
+                "role",
+                "partial",
+                "tx_trace_bytes",
+                "rx_trace_bytes",
+                "closed_by",
+            ];
+            forgotten
+                .into_iter()
+                .fold(row, |row, field| row.with(field, ()))
+        })
+        .collect();
+    for pair in pairs {
+        close_in_order(pair.client, pair.server);
+    }
+    trace.wait_rows(20);
+    let ended = trace.interrupt();
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    let came = ended.rows();
+    assert_rows(&came, &rows);
+    let whole = came
+        .iter()
+        .filter(|row| row.get("partial").is_none())
+        .count();
+    assert!(whole <= 4, "{whole} whole rows out of a map of four");
+    let lost = ended.lost().expect("a `lost` line");
+    assert!(lost["map_full"].as_u64().unwrap() >= 16, "{lost}");
+}
