@@ -68,6 +68,13 @@ fn seed_sockets(ctx: *const TcpContext) -> i32 {
     if !in_session(sock) {
         return 0;
     }
+    seed(sock);
+    0
+}
+
+/// Remembers a session that is older than the trace.
+#[inline(never)]
+fn seed(sock: Sock) {
     let state = sock.state();
     let connecting = state == SYN_SENT;
     // SAFETY: no preconditions.
@@ -84,10 +91,10 @@ fn seed_sockets(ctx: *const TcpContext) -> i32 {
         conn.base = sock.progress(state);
         conn.partial = 1;
     });
-    0
 }
 
-/// Gives the sockets that nobody claimed to the first process that holds a descriptor.
+/// Gives the sockets that nobody claimed to the first process that holds a descriptor, and remembers those
+/// of other network namespaces.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 fn seed_owners(ctx: *const TaskFileContext) -> i32 {
@@ -101,6 +108,17 @@ fn seed_owners(ctx: *const TaskFileContext) -> i32 {
         return 0;
     }
     let sock = Sock::new(mem::read(socket as u64, offsets::socket_sk));
+    if sock.key() == 0 {
+        return 0;
+    }
+    // In a network namespace that could not be entered.
+    if maps::conn(sock).is_none() && in_session(sock) {
+        seed(sock);
+        // Nothing holds the socket's state here: if it was closed meanwhile, nobody would tell again.
+        if sock.state() == CLOSE {
+            maps::forget(sock);
+        }
+    }
     if let Some(conn) = maps::conn(sock)
         && conn.claim.by == owner::NONE
     {

@@ -214,14 +214,14 @@ pub(crate) fn remember(sock: Sock, fill: impl FnOnce(&mut Conn)) {
         .is_err()
     {
         count(counter::MAP_FULL);
-        log_no_room(sock.key());
+        log_no_room(sock.lport());
     }
 }
 
 /// Out of line: aya-log's code is long.
 #[inline(never)]
-fn log_no_room(sock: u64) {
-    debug!((), "no room to remember socket {:x}", sock);
+fn log_no_room(lport: u16) {
+    debug!((), "no room to remember a socket, local port {}", lport);
 }
 
 /// Like [`remember`], but leaves what is there.

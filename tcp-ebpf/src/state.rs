@@ -50,12 +50,27 @@ fn state_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// `trace_tcp_destroy_sock(sk)`, include/trace/events/tcp.h: a net below the other one. A softirq that
+/// interrupts this program on its processor finds it busy, and the kernel skips it for that softirq's
+/// sockets (`recursion_misses`). Where that was a CLOSE, the socket is still known here.
+#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+fn destroy_raw_tp(ctx: RawTracePointContext) -> i32 {
+    let sock = Sock::new(ctx.arg(0));
+    if let Some(conn) = maps::conn(sock) {
+        if wants(SESSION) {
+            session::ended(sock, CLOSE, conn);
+        }
+        maps::forget(sock);
+    }
+    0
+}
+
 #[inline(always)]
 fn changed(sock: Sock, old: State, new: State) {
     if !sock.is_tcp() {
         return;
     }
-    log_change(sock.key(), old, new);
+    log_change(sock.lport(), sock.rport(), old, new);
     match (old, new) {
         (_, SYN_SENT) => opened(sock),
         (_, LISTEN) => listening(sock),
@@ -71,8 +86,11 @@ fn changed(sock: Sock, old: State, new: State) {
 
 /// Out of line: aya-log's code is long.
 #[inline(never)]
-fn log_change(sock: u64, old: State, new: State) {
-    trace!((), "socket {:x}: state {} to {}", sock, old, new);
+fn log_change(lport: u16, rport: u16, old: State, new: State) {
+    trace!(
+        (),
+        "local port {}, remote port {}: state {} to {}", lport, rport, old, new
+    );
 }
 
 /// In connect(), and so in the caller's context on every tier. The port is not chosen yet.

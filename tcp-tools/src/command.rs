@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io::{self, PipeWriter, Read as _, Write as _},
     os::{
-        fd::{AsRawFd as _, FromRawFd as _},
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _},
         unix::process::{CommandExt as _, ExitStatusExt as _},
     },
     process::ExitStatus,
@@ -27,7 +27,8 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Starts the stand-in. Must be called within a tokio runtime.
+    /// Starts the stand-in. What the command writes to its standard output goes to standard error: ours is
+    /// for data. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -39,6 +40,7 @@ impl Waiting {
             .arg(STAND_IN)
             .arg(word.as_raw_fd().to_string())
             .args(command)
+            .stdout(io::stderr().as_fd().try_clone_to_owned()?)
             .spawn()?;
         Ok(Self { child, start })
     }

@@ -38,7 +38,8 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct CommandArgs {
-    /// Run this command, trace it and its children, end when it ends and exit with its status
+    /// Run this command, trace it and its children, end when it ends and exit with its status; what it
+    /// writes to standard output goes to standard error
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
     /// With a command: trace all processes, not only it and its children

@@ -9,6 +9,8 @@ use How::{Fentry, Fexit, Iterator, Kprobe, Kretprobe, RawTracepoint, Tracepoint,
 pub enum Point {
     /// A socket changes its state.
     State,
+    /// A socket is destroyed.
+    Destroy,
     /// A SYN is about to be sent.
     Connect,
     /// connect() is called.
@@ -117,6 +119,10 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
         ],
     ),
     (
+        Point::Destroy,
+        &[any(RawTracepoint, "destroy_raw_tp", &["tcp_destroy_sock"])],
+    ),
+    (
         Point::Connect,
         &[
             fentry(Fentry, "connect_fentry", &["tcp_connect"]),
@@ -175,11 +181,6 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
         &[
             fentry(Fentry, "loss_probe_fentry", &["tcp_send_loss_probe"]),
             kprobe(Kprobe, "loss_probe_kprobe", &["tcp_send_loss_probe"]),
-            tracepoint(
-                With(Point::Retransmit),
-                "",
-                &["a probe that carries old data"],
-            ),
         ],
     ),
     (
@@ -230,6 +231,7 @@ impl Point {
     pub fn loss(self) -> Option<&'static str> {
         match self {
             Self::State | Self::Retransmit => None,
+            Self::Destroy => Some("a session may be missed when interrupts come at a bad moment"),
             Self::Connect => Some("handshake times include the choice of a local port"),
             Self::ConnectCall | Self::ConnectReturn => {
                 Some("attempts that fail before a SYN is sent are not seen")
@@ -252,6 +254,7 @@ impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::State => "state",
+            Self::Destroy => "destroy",
             Self::Connect => "connect",
             Self::ConnectCall => "connect_call",
             Self::ConnectReturn => "connect_return",
