@@ -16,9 +16,10 @@ use tcp_ebpf::{
 use crate::{
     emit::emit,
     filter::Subject,
-    maps::{self, wants},
+    globals::wants,
+    maps::{self, Claim},
     mem,
-    owner::{Claim, current},
+    owner::current,
     sock::Sock,
 };
 
@@ -64,8 +65,10 @@ fn accept_tp(ctx: TracePointContext) -> u32 {
     const RET: usize = 16;
     // SAFETY: within the context of this tracepoint.
     let fd = unsafe { ctx.as_ptr().add(RET).cast::<i64>().read() };
-    if fd >= 0 {
-        accepted(Sock::new(mem::socket_of(fd as u64)));
+    if fd >= 0
+        && let Some(sock) = Sock::of_descriptor(fd as u64)
+    {
+        accepted(sock);
     }
     0
 }
@@ -136,10 +139,8 @@ fn backlog(lport: u16) -> (u32, u32) {
     if !matches!(mem::read(regs, offsets::regs_orig_ax), ACCEPT | ACCEPT4) {
         return UNKNOWN;
     }
-    let listener = mem::socket_of(mem::read(regs, offsets::regs_di));
-    let sock = Sock::new(listener);
-    if listener == 0 || !sock.is_tcp() || sock.state() != LISTEN || sock.lport() != lport {
-        return UNKNOWN;
+    match Sock::of_descriptor(mem::read(regs, offsets::regs_di)) {
+        Some(it) if it.is_tcp() && it.state() == LISTEN && it.lport() == lport => it.backlog(),
+        _ => UNKNOWN,
     }
-    sock.backlog()
 }

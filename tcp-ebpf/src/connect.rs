@@ -18,9 +18,9 @@ use tcp_ebpf::{
 use crate::{
     emit::emit,
     filter::Subject,
-    maps::{self, Call, Conn, wants},
-    mem,
-    owner::{Claim, current},
+    globals::wants,
+    maps::{self, Call, Claim, Conn},
+    owner::current,
     sock::Sock,
 };
 
@@ -148,12 +148,13 @@ fn connect_enter_tp(ctx: TracePointContext) -> u32 {
             ctx.as_ptr().add(ADDRESS).cast::<u64>().read(),
         )
     };
-    let sock = mem::socket_of(fd);
-    if sock != 0 && Sock::new(sock).is_tcp() {
+    if let Some(sock) = Sock::of_descriptor(fd)
+        && sock.is_tcp()
+    {
         // SAFETY: no preconditions.
         let since_ns = unsafe { bpf_ktime_get_ns() };
         let call = Call {
-            sock,
+            sock: sock.key(),
             address,
             since_ns,
             under_way: 0,

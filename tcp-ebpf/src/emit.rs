@@ -5,8 +5,8 @@ use tcp_ebpf::wire::{Head, counter};
 
 use crate::{
     filter::Subject,
-    maps::{self, EVENTS},
-    owner::Claim,
+    globals,
+    maps::{Claim, EVENTS},
 };
 
 /// A record; it begins with a [`Head`].
@@ -37,14 +37,14 @@ pub(crate) fn emit<T: Record>(
         return;
     }
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
-        maps::count(counter::RING_FULL);
+        globals::count(counter::RING_FULL);
         return;
     };
     let record = entry.as_mut_ptr();
     head(record.cast(), kind, subject, claim);
     fill(record);
     entry.submit(0);
-    maps::count(counter::SUBMITTED);
+    globals::count(counter::SUBMITTED);
 }
 
 /// Field by field, so that nothing is built on the stack and copied.

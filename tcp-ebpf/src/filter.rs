@@ -3,8 +3,8 @@
 use tcp_ebpf::{tcp::AF_INET6, wire::counter};
 
 use crate::{
-    maps::{self, config},
-    owner::Claim,
+    globals::{self, config},
+    maps::{self, Claim},
     sock::Sock,
 };
 
@@ -52,7 +52,7 @@ impl Subject {
     pub(crate) fn is_wanted(&self, claim: &Claim) -> bool {
         let wanted = self.is_wanted_flow() && claim.is_wanted();
         if !wanted {
-            maps::count(counter::FILTERED);
+            globals::count(counter::FILTERED);
         }
         wanted
     }
@@ -63,8 +63,8 @@ impl Subject {
         let netns = config!(netns);
         !(ip != 0 && (ip == 4) != self.is_ipv4()
             || netns != 0 && netns != self.netns
-            || config!(by_local_port) != 0 && !maps::is_local_port(self.lport)
-            || config!(by_remote_port) != 0 && !maps::is_remote_port(self.rport)
+            || config!(by_local_port) != 0 && !globals::is_local_port(self.lport)
+            || config!(by_remote_port) != 0 && !globals::is_remote_port(self.rport)
             || config!(by_local_net) != 0 && !maps::is_local_net(self.as_ipv6(self.laddr))
             || config!(by_remote_net) != 0 && !maps::is_remote_net(self.as_ipv6(self.raddr)))
     }

@@ -17,10 +17,7 @@ use tcp_ebpf::{
 };
 
 use crate::{
-    connect, emit,
-    filter::Subject,
-    maps::{self, wants},
-    mem, owner as process, session,
+    connect, emit, filter::Subject, globals::wants, maps, mem, owner as process, session,
     sock::Sock,
 };
 

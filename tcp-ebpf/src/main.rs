@@ -10,6 +10,7 @@ mod accept;
 mod connect;
 mod emit;
 mod filter;
+mod globals;
 mod iter;
 mod maps;
 mod mem;

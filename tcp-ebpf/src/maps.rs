@@ -3,19 +3,46 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    Global,
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
-    maps::{HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{HashMap, LpmTrie, RingBuf, lpm_trie::Key},
 };
 use aya_log_ebpf::debug;
-use tcp_ebpf::{
-    config::{Config, PortSet},
-    offsets::{ABSENT, FIELDS, Offsets},
-    wire::{Progress, counter},
+use tcp_ebpf::wire::{Owner, Progress, counter, owner};
+
+use crate::{
+    globals::{config, count},
+    mem,
+    sock::Sock,
 };
 
-use crate::{mem, owner::Claim, sock::Sock};
+/// An owner, how it is known, and what the filters think of it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Claim {
+    pub(crate) owner: Owner,
+    /// See [`owner`].
+    pub(crate) by: u8,
+    /// 1 if the filters by process let it through. Decided once, when the socket gets its owner: the
+    /// process may be gone when there is something to report.
+    pub(crate) wanted: u8,
+    pub(crate) pad16: u16,
+    pub(crate) pad32: u32,
+}
+
+impl Claim {
+    /// accept() knows better than nobody, and than a look at the descriptors.
+    #[inline(always)]
+    pub(crate) fn is_weak(&self) -> bool {
+        self.by == owner::NONE || self.by == owner::FD
+    }
+
+    /// Whether the filters by process let its events through.
+    #[inline(always)]
+    pub(crate) fn is_wanted(&self) -> bool {
+        !has_filter() || self.wanted != 0
+    }
+}
 
 /// What is remembered of a socket.
 #[repr(C)]
@@ -58,15 +85,6 @@ pub(crate) struct Call {
     pub(crate) under_way: u64,
 }
 
-#[unsafe(no_mangle)]
-static OFFSETS: Global<Offsets> = Global::new(Offsets([ABSENT; FIELDS.len()]));
-#[unsafe(no_mangle)]
-static CONFIG: Global<[u32; size_of::<Config>() / 4]> = Global::new([0; size_of::<Config>() / 4]);
-#[unsafe(no_mangle)]
-static LOCAL_PORTS: Global<PortSet> = Global::new([0; 1024]);
-#[unsafe(no_mangle)]
-static REMOTE_PORTS: Global<PortSet> = Global::new([0; 1024]);
-
 // The loader gives those maps their size that are declared with one entry here.
 
 /// Records for user space.
@@ -88,68 +106,6 @@ static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(1, BPF_F_NO_PREALLO
 static LOCAL_NETS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map]
 static REMOTE_NETS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
-#[map]
-static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
-
-/// One word of a global. `Global::load` would copy all of it to the stack.
-///
-/// # Safety
-///
-/// `T` must be made of `W`s, at least `index + 1` of them.
-#[inline(always)]
-unsafe fn word<T, W: Copy>(global: &Global<T>, index: usize) -> W {
-    // SAFETY: in bounds by the contract; volatile, because the loader replaces the value.
-    unsafe {
-        core::ptr::from_ref(global)
-            .cast::<W>()
-            .add(index)
-            .read_volatile()
-    }
-}
-
-#[inline(always)]
-pub(crate) fn offset(index: usize) -> usize {
-    // SAFETY: `index` comes from the table that gives the array its length.
-    unsafe { word::<_, u32>(&OFFSETS, index) as usize }
-}
-
-/// One field of the configuration, by name.
-macro_rules! config {
-    ($field:ident) => {
-        $crate::maps::config_word(core::mem::offset_of!(tcp_ebpf::config::Config, $field) / 4)
-    };
-}
-pub(crate) use config;
-
-#[inline(always)]
-pub(crate) fn config_word(index: usize) -> u32 {
-    // SAFETY: `index` comes from the offset of a member, all of which are u32.
-    unsafe { word(&CONFIG, index) }
-}
-
-/// Whether any of these records are asked for; a constant to the verifier.
-#[inline(always)]
-pub(crate) fn wants(events: u32) -> bool {
-    config!(events) & events != 0
-}
-
-#[inline(always)]
-pub(crate) fn is_local_port(port: u16) -> bool {
-    is_in(&LOCAL_PORTS, port)
-}
-
-#[inline(always)]
-pub(crate) fn is_remote_port(port: u16) -> bool {
-    is_in(&REMOTE_PORTS, port)
-}
-
-#[inline(always)]
-fn is_in(ports: &Global<PortSet>, port: u16) -> bool {
-    // SAFETY: a u16 divided by 64 is below 1024.
-    let bits: u64 = unsafe { word(ports, port as usize / 64) };
-    bits >> (port % 64) & 1 != 0
-}
-
 #[inline(always)]
 pub(crate) fn is_local_net(address: [u32; 4]) -> bool {
     LOCAL_NETS.get(Key::new(128, address)).is_some()
@@ -185,15 +141,6 @@ pub(crate) fn trace_pid(pid: u32) {
 #[inline(always)]
 pub(crate) fn untrace_pid(pid: u32) {
     let _ = PIDS.remove(pid);
-}
-
-#[inline(always)]
-pub(crate) fn count(which: u32) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(which) {
-        // SAFETY: a slot of a per-CPU array; an interrupt between load and store can lose one count at
-        // most on kernels that let programs nest, which the verifier accepts.
-        unsafe { *counter += 1 }
-    }
 }
 
 #[inline(always)]
@@ -260,4 +207,9 @@ pub(crate) fn begin_call(thread: u64, call: &Call) {
 #[inline(always)]
 pub(crate) fn end_call(thread: u64) {
     let _ = CALLS.remove(thread);
+}
+
+#[inline(always)]
+fn has_filter() -> bool {
+    config!(by_pid) | config!(by_uid) | config!(by_cgroup) != 0
 }

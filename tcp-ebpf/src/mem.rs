@@ -8,11 +8,11 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use tcp_ebpf::{
-    offsets::{self, ABSENT, Field},
+    offsets::{ABSENT, Field},
     wire::counter,
 };
 
-use crate::{maps, owner};
+use crate::globals;
 
 /// The value of `field` in the kernel structure at `base`; zero if it cannot be read.
 #[inline(always)]
@@ -45,13 +45,13 @@ pub(crate) fn zero<T>(to: *mut T) {
 /// Whether this kernel has the field; a constant to the verifier.
 #[inline(always)]
 pub(crate) fn has<T>(field: Field<T>) -> bool {
-    maps::offset(field.index) != ABSENT as usize
+    globals::offset(field.index) != ABSENT as usize
 }
 
 /// Where the field is.
 #[inline(always)]
 pub(crate) fn address<T>(base: u64, field: Field<T>) -> u64 {
-    base.wrapping_add(maps::offset(field.index) as u64)
+    base.wrapping_add(globals::offset(field.index) as u64)
 }
 
 #[inline(always)]
@@ -59,30 +59,13 @@ fn read_into<T>(base: u64, field: Field<T>, to: *mut T) {
     if !has(field) {
         zero(to);
     } else if !probe(address(base, field), to) {
-        maps::count(counter::READ_FAULT);
+        globals::count(counter::READ_FAULT);
     }
-}
-
-/// The `struct sock *` behind a descriptor of the current process:
-/// `current->files->fdt->fd[fd]->private_data->sk`. 0 if there is none.
-///
-/// Another thread may close it meanwhile, and then anything may be there: a fault is no loss here, and the
-/// caller must look at what it gets.
-#[inline(always)]
-pub(crate) fn socket_of(fd: u64) -> u64 {
-    let files = peek(owner::current_task(), offsets::files);
-    let fdt = peek(files, offsets::fdt);
-    let mut file = 0_u64;
-    probe(
-        peek(fdt, offsets::fd).wrapping_add((fd & 0xffff_ffff) * 8),
-        &raw mut file,
-    );
-    peek(peek(file, offsets::private_data), offsets::socket_sk)
 }
 
 /// Like [`read`], where a fault is no loss.
 #[inline(always)]
-fn peek(base: u64, field: Field<u64>) -> u64 {
+pub(crate) fn peek(base: u64, field: Field<u64>) -> u64 {
     let mut word = 0;
     if has(field) {
         probe(address(base, field), &raw mut word);
@@ -92,7 +75,7 @@ fn peek(base: u64, field: Field<u64>) -> u64 {
 
 /// False if it cannot be read; then `to` is zeroed.
 #[inline(always)]
-fn probe<T>(from: u64, to: *mut T) -> bool {
+pub(crate) fn probe<T>(from: u64, to: *mut T) -> bool {
     // SAFETY: `to` is valid for writes of a `T`; the helper checks `from`, and on a fault it zeroes `to`.
     unsafe {
         bpf_probe_read_kernel(

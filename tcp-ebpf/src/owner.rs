@@ -6,43 +6,13 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task},
 };
-use tcp_ebpf::{
-    offsets,
-    wire::{Owner, owner},
-};
+use tcp_ebpf::{offsets, wire::Owner};
 
 use crate::{
-    maps::{self, config},
+    globals::config,
+    maps::{self, Claim},
     mem,
 };
-
-/// An owner, how it is known, and what the filters think of it.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Claim {
-    pub(crate) owner: Owner,
-    /// See [`owner`].
-    pub(crate) by: u8,
-    /// 1 if the filters by process let it through. Decided once, when the socket gets its owner: the
-    /// process may be gone when there is something to report.
-    pub(crate) wanted: u8,
-    pub(crate) pad16: u16,
-    pub(crate) pad32: u32,
-}
-
-impl Claim {
-    /// accept() knows better than nobody, and than a look at the descriptors.
-    #[inline(always)]
-    pub(crate) fn is_weak(&self) -> bool {
-        self.by == owner::NONE || self.by == owner::FD
-    }
-
-    /// Whether the filters by process let its events through.
-    #[inline(always)]
-    pub(crate) fn is_wanted(&self) -> bool {
-        !has_filter() || self.wanted != 0
-    }
-}
 
 /// A claim by the process that runs now; only meaningful in a system call.
 #[inline(never)]
@@ -100,12 +70,7 @@ fn claim(owner: Owner, by: u8, task: impl Fn() -> u64) -> Claim {
 }
 
 #[inline(always)]
-fn has_filter() -> bool {
-    config!(by_pid) | config!(by_uid) | config!(by_cgroup) != 0
-}
-
-#[inline(always)]
-pub(crate) fn current_task() -> u64 {
+fn current_task() -> u64 {
     // SAFETY: no preconditions.
     unsafe { bpf_get_current_task() }
 }

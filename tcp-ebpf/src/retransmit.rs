@@ -16,9 +16,9 @@ use tcp_ebpf::{
 use crate::{
     emit::emit,
     filter::Subject,
-    maps::{self, wants},
+    globals::wants,
+    maps::{self, Claim},
     mem,
-    owner::Claim,
     sock::Sock,
 };
 

@@ -1,5 +1,6 @@
 //! The one place that knows what is inside a socket.
 
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tcp_ebpf::{
     offsets::{self, Field},
     tcp::{AF_INET6, IPPROTO_TCP, State},
@@ -16,6 +17,26 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn new(address: u64) -> Self {
         Self(address)
+    }
+
+    /// The `struct sock *` behind a descriptor of the current process:
+    /// `current->files->fdt->fd[fd]->private_data->sk`.
+    ///
+    /// Another thread may close it meanwhile, and then anything may be there: a fault is no loss here, and the
+    /// caller must look at what it gets.
+    #[inline(always)]
+    pub(crate) fn of_descriptor(fd: u64) -> Option<Self> {
+        // SAFETY: no preconditions.
+        let task = unsafe { bpf_get_current_task() };
+        let files = mem::peek(task, offsets::files);
+        let fdt = mem::peek(files, offsets::fdt);
+        let mut file = 0_u64;
+        mem::probe(
+            mem::peek(fdt, offsets::fd).wrapping_add((fd & 0xffff_ffff) * 8),
+            &raw mut file,
+        );
+        let sk = mem::peek(mem::peek(file, offsets::private_data), offsets::socket_sk);
+        (sk != 0).then_some(Self(sk))
     }
 
     /// Its address: what it is known by while it is open.

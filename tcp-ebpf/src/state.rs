@@ -16,7 +16,8 @@ use tcp_ebpf::{
 
 use crate::{
     connect,
-    maps::{self, Conn, config, wants},
+    globals::{config, wants},
+    maps::{self, Conn},
     owner::current,
     session,
     sock::Sock,

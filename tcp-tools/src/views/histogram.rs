@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-use crate::output::Value;
+use crate::output::{Format, Lines as _, Value, Writer};
 
 /// Three significant digits: percentiles are off by 0.1 % at most. Extremes are exact.
 const DIGITS: u8 = 3;
@@ -57,6 +57,29 @@ impl Distribution {
         ]
     }
 
+    /// Writes it behind the rows, in their format; `event` and `measure` are its names in JSON.
+    pub(super) fn write<R>(
+        &self,
+        writer: &mut Writer<R>,
+        event: &'static str,
+        measure: &'static str,
+        title: &str,
+    ) {
+        match writer.format() {
+            Format::Table { .. } => writer.text(&format!("\n{}", self.picture(title))),
+            Format::Json => {
+                let names = [
+                    ("event", Value::Text(event)),
+                    ("measure", Value::Text(measure)),
+                ];
+                let fields: Vec<_> = names.into_iter().chain(self.fields()).collect();
+                writer.object(&fields);
+            }
+            // A picture would spoil the table.
+            Format::Csv => eprint!("{}", self.picture(title)),
+        }
+    }
+
     /// As fields of a JSON object; `p99.9` is called `p999` there.
     pub(super) fn fields<'a>(&self) -> impl Iterator<Item = (&'static str, Value<'a>)> + use<'a> {
         self.numbers().into_iter().map(|(name, number)| {
@@ -68,7 +91,7 @@ impl Distribution {
     }
 
     /// A line of numbers, and a bar for each power of two; `title` should name the unit.
-    pub(super) fn picture(&self, title: &str) -> String {
+    fn picture(&self, title: &str) -> String {
         const LONGEST_BAR: u64 = 40;
         let mut text = format!("{title}\n");
         let Some(histogram) = &self.histogram else {

@@ -11,7 +11,7 @@ use crate::{
     cli::common,
     event::{Accept, Event, Flow},
     kernel::Point,
-    output::{Column, Format, Kind, Lines, Value, Writer},
+    output::{Column, Kind, Lines, Writer},
 };
 
 /// Options of its own.
@@ -75,22 +75,9 @@ impl View for Tcpaccept {
     }
 
     fn end(&mut self) {
-        let Some(histogram) = &self.histogram else {
-            return;
-        };
-        let picture = || histogram.picture("Time in the accept queue, us");
-        match self.writer.format() {
-            Format::Table { .. } => self.writer.text(&format!("\n{}", picture())),
-            Format::Json => {
-                let mut fields = vec![
-                    ("event", Value::Text("tcpaccept_histogram")),
-                    ("measure", Value::Text("queue_us")),
-                ];
-                fields.extend(histogram.fields());
-                self.writer.object(&fields);
-            }
-            // A picture would spoil the table.
-            Format::Csv => eprint!("{}", picture()),
+        if let Some(histogram) = &self.histogram {
+            let title = "Time in the accept queue, us";
+            histogram.write(&mut self.writer, "tcpaccept_histogram", "queue_us", title);
         }
     }
 

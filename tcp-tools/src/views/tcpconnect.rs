@@ -14,7 +14,7 @@ use crate::{
     cli::common,
     event::{Connect, Event, Flow, Outcome},
     kernel::Point,
-    output::{Column, Fixed, Format, Kind, Lines, Value, Writer},
+    output::{Column, Fixed, Kind, Lines, Value, Writer},
 };
 
 /// Options of its own.
@@ -141,20 +141,13 @@ impl View for Tcpconnect {
             counter.end();
         }
         if let Some(histogram) = &self.histogram {
-            let picture = || histogram.picture("Time to establish a connection, us");
-            match self.writer.format() {
-                Format::Table { .. } => self.writer.text(&format!("\n{}", picture())),
-                Format::Json => {
-                    let mut fields = vec![
-                        ("event", Value::Text("tcpconnect_histogram")),
-                        ("measure", Value::Text("latency_us")),
-                    ];
-                    fields.extend(histogram.fields());
-                    self.writer.object(&fields);
-                }
-                // A picture would spoil the table.
-                Format::Csv => eprint!("{}", picture()),
-            }
+            let title = "Time to establish a connection, us";
+            histogram.write(
+                &mut self.writer,
+                "tcpconnect_histogram",
+                "latency_us",
+                title,
+            );
         }
     }
 
