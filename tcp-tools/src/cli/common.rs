@@ -37,6 +37,7 @@ pub struct Args {
 /// What to run meanwhile.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
+#[command(next_help_heading = "Command")]
 pub(crate) struct CommandArgs {
     /// Run this command, trace it and its children, end when it ends and exit with its status; what it
     /// writes to standard output goes to standard error

@@ -140,3 +140,28 @@ fn closing(event: &str, doc: &str, strings: &[&str], integers: &[&str]) -> Value
     properties.insert(String::from("event"), json!({"const": event}));
     json!({"type": "object", "description": doc, "properties": properties, "required": ["event"]})
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, path::Path};
+
+    use super::*;
+
+    /// With `UPDATE_SCHEMA=1` the files are written.
+    #[test]
+    fn the_committed_schemas_are_what_is_printed() {
+        for view in VIEWS {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("schema/{view}.json"));
+            let text = format!("{:#}\n", of_view(view));
+            if env::var_os("UPDATE_SCHEMA").is_some() {
+                fs::write(&file, &text).unwrap();
+            }
+            let committed = fs::read_to_string(&file).unwrap_or_default();
+            assert!(
+                committed == text,
+                "{} is out of date: UPDATE_SCHEMA=1 cargo test -p tcp-tools schema",
+                file.display()
+            );
+        }
+    }
+}

@@ -18,11 +18,11 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    #[command(flatten)]
-    pub(crate) common: common::Args,
     /// At the end, print the distribution of the time in the accept queue
     #[arg(long)]
     histogram: bool,
+    #[command(flatten)]
+    pub(crate) common: common::Args,
 }
 
 /// Short options of bcc's that mean something else, or nothing, in other views.

@@ -21,8 +21,6 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    #[command(flatten)]
-    pub(crate) common: common::Args,
     /// Show the local port
     #[arg(short = 'L', long)]
     lport: bool,
@@ -41,6 +39,8 @@ pub struct Args {
     /// At the end, print the distribution of the time to establish a connection
     #[arg(long)]
     histogram: bool,
+    #[command(flatten)]
+    pub(crate) common: common::Args,
 }
 
 /// Short options of bcc's that mean something else, or nothing, in other views.

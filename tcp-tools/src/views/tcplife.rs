@@ -19,8 +19,6 @@ use super::{
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    #[command(flatten)]
-    pub(crate) common: common::Args,
     /// Leave out sessions that were opened before the trace
     #[arg(long)]
     pub(crate) new_only: bool,
@@ -30,6 +28,8 @@ pub struct Args {
     /// At the end, print percentiles by service port and by process
     #[arg(long)]
     summary: bool,
+    #[command(flatten)]
+    pub(crate) common: common::Args,
 }
 
 /// Short options of bcc's that mean something else, or nothing, in other views.

@@ -20,8 +20,6 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    #[command(flatten)]
-    pub(crate) common: common::Args,
     /// Show the first sequence number of the segment
     #[arg(short, long)]
     sequence: bool,
@@ -31,6 +29,8 @@ pub struct Args {
     /// Count retransmits per flow; printed at the end
     #[arg(short, long, conflicts_with = "fields")]
     count: bool,
+    #[command(flatten)]
+    pub(crate) common: common::Args,
 }
 
 /// Short options of bcc's that mean something else, or nothing, in other views.
