@@ -9,6 +9,33 @@ use serde_json::Value;
 
 use crate::workspace::root;
 
+/// How programs are built.
+#[derive(Clone, Copy)]
+pub(crate) enum Profile {
+    /// Quickly.
+    Dev,
+    /// To be fast.
+    Release,
+    /// For an emulated machine: there, what is not optimised takes more time to run than it saves
+    /// to build. Line tables are enough for back traces, and keep the initramfs small.
+    Guest,
+}
+
+impl Profile {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Dev => &["--profile=dev"],
+            Self::Release => &["--profile=release"],
+            Self::Guest => &[
+                "--profile=guest",
+                "--config=profile.guest.inherits='dev'",
+                "--config=profile.guest.opt-level=1",
+                "--config=profile.guest.debug='line-tables-only'",
+            ],
+        }
+    }
+}
+
 /// The end-to-end tests, built.
 pub(crate) struct EndToEnd {
     /// The test executables.
@@ -29,16 +56,9 @@ pub(crate) fn cargo() -> Command {
 ///
 /// # Errors
 /// When the build fails; the compiler has said why on standard error.
-pub(crate) fn tcp_tools(release: bool) -> Result<PathBuf> {
-    let profile = if release { "release" } else { "dev" };
-    let arguments = [
-        "build",
-        "--package=tcp-tools",
-        "--bin=tcp-tools",
-        "--profile",
-        profile,
-    ];
-    let mut built = executables(cargo().args(arguments))?;
+pub(crate) fn tcp_tools(profile: Profile) -> Result<PathBuf> {
+    let arguments = ["build", "--package=tcp-tools", "--bin=tcp-tools"];
+    let mut built = executables(cargo().args(arguments).args(profile.arguments()))?;
     let (_, path) = built.pop().context("cargo built no tcp-tools executable")?;
     Ok(path)
 }
@@ -47,8 +67,9 @@ pub(crate) fn tcp_tools(release: bool) -> Result<PathBuf> {
 ///
 /// # Errors
 /// When the build fails; the compiler has said why on standard error.
-pub(crate) fn end_to_end() -> Result<EndToEnd> {
-    let built = executables(cargo().args(["test", "--no-run", "--package=tcp-tools-tests"]))?;
+pub(crate) fn end_to_end(profile: Profile) -> Result<EndToEnd> {
+    let arguments = ["test", "--no-run", "--package=tcp-tools-tests"];
+    let built = executables(cargo().args(arguments).args(profile.arguments()))?;
     let (helpers, tests): (Vec<_>, Vec<_>) = built.into_iter().partition(|(kind, _)| kind == "bin");
     let paths = |built: Vec<(String, PathBuf)>| built.into_iter().map(|(_, path)| path).collect();
     Ok(EndToEnd {

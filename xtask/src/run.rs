@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::artifacts;
+use crate::artifacts::{self, Profile};
 use crate::privilege::as_root;
 
 /// Options of `run`.
@@ -30,7 +30,12 @@ pub(crate) struct Options {
 /// # Errors
 /// When the build fails, there is no way to become root, or the tool cannot be started.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let tool = artifacts::tcp_tools(options.release)?;
+    let profile = if options.release {
+        Profile::Release
+    } else {
+        Profile::Dev
+    };
+    let tool = artifacts::tcp_tools(profile)?;
     let error = as_root(&tool, &[])?.args(&options.arguments).exec();
     Err(error).with_context(|| format!("cannot start {}", tool.display()))
 }

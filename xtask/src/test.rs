@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::artifacts::{self, cargo};
+use crate::artifacts::{self, Profile, cargo};
 use crate::privilege::as_root;
 use crate::workspace::check;
 
@@ -23,8 +23,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let tests = ["test", "--workspace", "--exclude=tcp-tools-tests"];
     check(cargo().args(tests).args(&options.filter))?;
 
-    let tool = artifacts::tcp_tools(false)?;
-    for test in artifacts::end_to_end()?.tests {
+    let tool = artifacts::tcp_tools(Profile::Dev)?;
+    for test in artifacts::end_to_end(Profile::Dev)?.tests {
         let mut variables = vec![("TCP_TOOLS_BIN", tool.as_os_str())];
         // What the harness understands besides; sudo would drop it.
         let asked = ["TCP_TOOLS_REQUIRE", "TCP_TOOLS_HOOKS", "RUST_BACKTRACE"]

@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::artifacts;
+use crate::artifacts::{self, Profile};
 use crate::privilege::{as_root, is_root};
 use crate::workspace::check;
 
@@ -31,7 +31,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let tool = match &options.tool {
         Some(tool) => tool.clone(),
-        None => artifacts::tcp_tools(false)?,
+        None => artifacts::tcp_tools(Profile::Dev)?,
     };
     if is_root() {
         show(&tool)?;

@@ -59,7 +59,10 @@ impl Machine {
         let accelerator: &[&str] = if self.kvm {
             &["-accel", "kvm", "-cpu", "host"]
         } else {
-            &["-accel", "tcg,thread=multi", "-cpu", "max"]
+            // One thread for both processors: with one each, QEMU 7.2 may still run an instruction
+            // that the other processor has patched. The kernel patches itself for every hook, and
+            // then stops with "Oops: int3".
+            &["-accel", "tcg,thread=single", "-cpu", "max"]
         };
         Command::new("qemu-system-x86_64")
             .args(accelerator)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::artifacts;
+use crate::artifacts::{self, Profile};
 use crate::programs;
 use crate::workspace::target_dir;
 
@@ -78,8 +78,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     ])?;
     let kernel = kernel::find(&options.kernel)?;
     let contents = Contents {
-        tcp_tools: artifacts::tcp_tools(false)?,
-        end_to_end: artifacts::end_to_end()?,
+        tcp_tools: artifacts::tcp_tools(Profile::Guest)?,
+        end_to_end: artifacts::end_to_end(Profile::Guest)?,
         modules: kernel
             .modules
             .as_deref()
