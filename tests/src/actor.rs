@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Instant;
+
+use socket2::Socket;
 
 use crate::row::{Process, Row};
 use crate::sock::{Ends, V4};
@@ -20,6 +22,7 @@ pub struct Actor {
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     comm: String,
+    uid: u32,
 }
 
 impl Actor {
@@ -37,6 +40,7 @@ impl Actor {
             stdin,
             stdout,
             comm: comm.into(),
+            uid: 0,
         };
         actor.ask(&format!("comm {comm}"));
         actor
@@ -47,8 +51,14 @@ impl Actor {
         Process {
             pid: self.child.id(),
             comm: self.comm.clone(),
-            uid: 0,
+            uid: self.uid,
         }
+    }
+
+    /// Has it become another user.
+    pub fn set_uid(&mut self, uid: u32) {
+        self.ask(&format!("uid {uid}"));
+        self.uid = uid;
     }
 
     /// Gives a command without waiting for the answer; [`Actor::answer`] must follow.
@@ -61,11 +71,23 @@ impl Actor {
     /// # Panics
     /// When the actor could not do as it was told.
     pub fn answer(&mut self) -> String {
+        self.answer_of("ok")
+    }
+
+    /// Why the actor could not do as it was told.
+    ///
+    /// # Panics
+    /// When it could.
+    pub fn failure(&mut self) -> String {
+        self.answer_of("error")
+    }
+
+    fn answer_of(&mut self, kind: &str) -> String {
         wait_readable(self.stdout.get_ref().as_fd(), "the actor");
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         let value = line
-            .strip_prefix("ok")
+            .strip_prefix(kind)
             .unwrap_or_else(|| panic!("actor: {line:?}"));
         value.trim().into()
     }
@@ -88,24 +110,43 @@ impl Actor {
         ends(&self.ask(&format!("connect {name} {address}")))
     }
 
+    /// Has it begin to connect to `address` under `name`, without waiting for the outcome.
+    pub fn start_connect(&mut self, name: &str, address: SocketAddr) {
+        self.ask(&format!("start {name} {address}"));
+    }
+
+    /// Gives it a socket of this process under `name`.
+    pub fn give(&mut self, name: &str, socket: &Socket) {
+        let (pid, fd) = (std::process::id(), socket.as_raw_fd());
+        self.ask(&format!("take {name} {pid} {fd}"));
+    }
+
     /// Has it accept from `listener` under `name`.
     pub fn accept(&mut self, listener: &str, name: &str) -> Ends {
         ends(&self.ask(&format!("accept {listener} {name}")))
     }
 
-    /// Has it open and close a session with itself. Gives the two rows.
+    /// Has it open and close a session with itself. Gives the two rows of `tcplife`.
     pub fn talk_to_itself(&mut self) -> [Row; 2] {
-        let address = self.listen("l", V4);
-        let at_client = self.connect("c", address);
-        let at_server = self.accept("l", "s");
-        for command in ["close c", "drain s", "close s", "close l"] {
-            self.ask(command);
-        }
+        let at_client = self.talk();
         let me = self.process();
         [
             Row::client(at_client).of(&me).close("fin", "local"),
-            Row::server(at_server).of(&me).close("fin", "remote"),
+            Row::server(at_client.swapped())
+                .of(&me)
+                .close("fin", "remote"),
         ]
+    }
+
+    /// Has it open and close a session with itself, as the client sees it.
+    pub(crate) fn talk(&mut self) -> Ends {
+        let address = self.listen("l", V4);
+        let at_client = self.connect("c", address);
+        self.accept("l", "s");
+        for command in ["close c", "drain s", "close s", "close l"] {
+            self.ask(command);
+        }
+        at_client
     }
 
     /// Ends the process, with its sockets as they are, and waits until it is gone.

@@ -19,13 +19,18 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use trace::run_view;
+
 pub mod actor;
+pub mod cgroup;
 pub mod icmp;
 pub mod netns;
 pub mod pair;
 pub mod row;
+pub mod schema;
 pub mod sock;
 pub mod trace;
+pub mod views;
 
 /// How long anything that must happen may take: a guest under emulation is ten times slower.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,7 +41,7 @@ pub fn tool() -> PathBuf {
 }
 
 /// Path of the `actor` helper.
-pub(crate) fn actor_binary() -> PathBuf {
+pub fn actor_binary() -> PathBuf {
     let dir = env::var_os("TCP_TOOLS_TEST_BIN_DIR");
     existing(dir.map_or_else(|| built("actor"), |dir| PathBuf::from(dir).join("actor")))
 }
@@ -54,6 +59,15 @@ fn existing(path: PathBuf) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// The tier by which `point` is hooked here, as `doctor` tells; none if it is not.
+pub fn tier(point: &str) -> Option<String> {
+    let output = run_view("doctor", &["--json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let points = report["points"].as_array().unwrap();
+    let point = points.iter().find(|it| it["point"] == point).unwrap();
+    point["tier"].as_str().map(String::from)
 }
 
 /// Says that a test cannot run because this machine lacks `feature`; the test returns after it.

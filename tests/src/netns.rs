@@ -1,12 +1,18 @@
 //! Network namespaces.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 
 use socket2::{Domain, Socket, Type};
+
+use crate::sock::Ends;
+
+/// The port that the kernel gives to every client after [`one_client_port`].
+const CLIENT_PORT: u16 = 40_000;
 
 /// A network namespace with nothing but a loopback device that is up.
 #[derive(Debug)]
@@ -39,6 +45,27 @@ impl Netns {
             });
             thread.join().unwrap()
         })
+    }
+}
+
+/// Sets `net.ipv4.NAME` of the calling thread's namespace.
+pub fn set_ipv4(name: &str, value: &str) {
+    fs::write(format!("/proc/sys/net/ipv4/{name}"), value).unwrap();
+}
+
+/// A socket that failed to connect has forgotten its port: leave the kernel a single choice.
+pub fn one_client_port() {
+    set_ipv4(
+        "ip_local_port_range",
+        &format!("{CLIENT_PORT} {CLIENT_PORT}"),
+    );
+}
+
+/// The ends as a client sees them after [`one_client_port`].
+pub fn client_ends(remote: SocketAddr) -> Ends {
+    Ends {
+        local: SocketAddr::new(remote.ip(), CLIENT_PORT),
+        remote,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rows of `tcplife`: what a test expects, whether a line is well formed, and how two sets differ.
+//! Rows of the views: what a test expects, whether a line is well formed, and how two sets differ.
 
 use std::fmt::Write;
 use std::fs;
@@ -6,23 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value};
 
+use crate::schema;
 use crate::sock::Ends;
 
-/// Fields whose values a test cannot foretell. Their form is checked, by [`check_line`].
-const MEASURED: &[&str] = &[
-    "event",
-    "ts",
-    "ts_ns",
-    "netns",
-    "cgroup_id",
-    "container",
-    "duration_us",
-    "handshake_us",
-    "srtt_us",
-    "min_rtt_us",
-    "retransmits",
-];
-/// All other fields. An expected row has those that it names, and no others.
+/// Fields whose values a test can foretell. An expected row has those that it names, and no others. Of
+/// other fields the form is checked, by [`check_line`].
 const EXACT: &[&str] = &[
     "pid",
     "comm",
@@ -45,6 +33,15 @@ const EXACT: &[&str] = &[
     "rx_trace_bytes",
     "active",
     "state",
+    "outcome",
+    "fast_open",
+    "mptcp",
+    "backlog",
+    "max_backlog",
+    "type",
+    "reason",
+    "len_bytes",
+    "nth",
 ];
 
 /// Who owns a socket.
@@ -84,22 +81,54 @@ impl Row {
     }
 
     fn end(role: &str, owner: &str, ends: Ends) -> Self {
+        Self::flow(owner, ends).with("role", role).bytes(0, 0)
+    }
+
+    /// An active open, without an outcome.
+    pub fn connect(ends: Ends) -> Self {
+        Self::flow("connect", ends)
+    }
+
+    /// A passive open, whatever its listener's backlog.
+    pub fn accept(ends: Ends) -> Self {
+        let row = Self::flow("accept", ends).with("backlog", Value::Null);
+        row.with("max_backlog", Value::Null)
+    }
+
+    /// A segment that is sent again, with any payload in any state: `letter` and `reason` say what and
+    /// why, `owner` how the owner of the socket is known.
+    pub fn retransmit(letter: &str, reason: &str, owner: &str, ends: Ends) -> Self {
+        let row = Self::flow(owner, ends).with("type", letter);
+        let row = row.with("reason", reason).with("state", Value::Null);
+        row.with("len_bytes", Value::Null).with("nth", Value::Null)
+    }
+
+    fn flow(owner: &str, ends: Ends) -> Self {
         let (laddr, mapped) = shown(ends.local);
         let (raddr, _) = shown(ends.remote);
-        let mut row = Self(Map::new())
-            .with("role", role)
+        let row = Self(Map::new())
             .with("owner", owner)
             .with("ip", if laddr.is_ipv4() { 4 } else { 6 })
             .with("laddr", laddr.to_string())
             .with("lport", ends.local.port())
             .with("raddr", raddr.to_string())
             .with("rport", ends.remote.port())
-            .bytes(0, 0)
             .of(&this_process());
         if mapped {
-            row = row.with("mapped", true);
+            row.with("mapped", true)
+        } else {
+            row
         }
-        row
+    }
+
+    /// The attempt has succeeded.
+    pub fn established(self) -> Self {
+        self.with("outcome", "established")
+    }
+
+    /// The attempt has failed with this errno.
+    pub fn failed(self, error: &str) -> Self {
+        self.with("outcome", "failed").error(error)
     }
 
     /// Another owner than this process.
@@ -211,30 +240,43 @@ fn exact_fields(row: &Value) -> Map<String, Value> {
 /// Parses a line of `--json` and checks all that holds for each line of any trace.
 ///
 /// # Panics
-/// When it is not well formed.
+/// When it is not well formed, or not what the tool's schema says.
 pub fn check_line(line: &str) -> Value {
     let row: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    if let Err(problem) = schema::check(&row) {
+        panic!("not a well-formed line: {line}: {problem}");
+    }
     let ok = well_formed(&row);
     assert!(ok.is_some_and(|ok| ok), "not a well-formed line: {line}");
     row
 }
 
-/// None: a field is missing or of another type than it must be.
+/// What the schema does not say. None: a field is missing or of another type than it must be.
 fn well_formed(row: &Value) -> Option<bool> {
+    let event = row["event"].as_str()?;
+    if event == "lost" {
+        let causes = ["ring_full", "map_full", "read_fault", "missed"];
+        return Some(is_stamped(row)? && causes.iter().any(|cause| row[cause].is_u64()));
+    }
+    let own = match event {
+        "tcplife" => is_session(row)?,
+        "tcpconnect" => row["outcome"] != "failed" || row["error"].is_string(),
+        "tcpaccept" => row["backlog"].is_u64() == row["max_backlog"].is_u64(),
+        "tcpretrans" => row["state"].is_string() && row["reason"].is_string(),
+        // What a view says at its end.
+        _ => return Some(true),
+    };
+    Some(own && is_stamped(row)? && is_flow(row)?)
+}
+
+fn is_stamped(row: &Value) -> Option<bool> {
+    Some(is_timestamp(row["ts"].as_str()?) && row["ts_ns"].as_u64()? > 0)
+}
+
+fn is_flow(row: &Value) -> Option<bool> {
     let has = |field: &str| row.get(field).is_some();
     let number = |field: &str| row.get(field)?.as_u64();
     let text = |field: &str| row.get(field)?.as_str();
-    let flag = |field: &str| row.get(field).is_some_and(|value| value == true);
-
-    let common = is_timestamp(text("ts")?) && number("ts_ns")? > 0;
-    if text("event")? == "lost" {
-        let causes = ["ring_full", "map_full", "read_fault", "missed"];
-        return Some(common && causes.iter().any(|cause| number(cause).is_some()));
-    }
-    let only_known = row
-        .as_object()?
-        .keys()
-        .all(|k| [MEASURED, EXACT].concat().contains(&k.as_str()));
     let owner = match text("owner")? {
         "none" => ["pid", "comm", "uid"].iter().all(|field| !has(field)),
         "connect" | "accept" | "fd" => {
@@ -248,19 +290,24 @@ fn well_formed(row: &Value) -> Option<bool> {
         address.is_some_and(|ip: IpAddr| ip.is_ipv4() == (version == 4))
     });
     let ports = number("lport")? < 65_536 && number("rport")? < 65_536;
+    let version = version == 4 || version == 6;
+    Some(owner && addresses && ports && version && number("netns").is_some())
+}
+
+fn is_session(row: &Value) -> Option<bool> {
+    let has = |field: &str| row.get(field).is_some();
+    let flag = |field: &str| row.get(field).is_some_and(|value| value == true);
     // Only what happened before the trace began may be unknown.
     let known_counts = ["tx_bytes", "duration_us"];
-    let counted = number("netns").is_some()
-        && number("rx_bytes").is_some()
-        && (flag("partial") || known_counts.iter().all(|field| number(field).is_some()));
+    let counted = row.get("rx_bytes")?.is_u64()
+        && (flag("partial") || known_counts.iter().all(|field| row[field].is_u64()));
     let end = if flag("active") {
-        text("state").is_some() && !has("close")
+        row.get("state")?.is_string() && !has("close")
     } else {
-        text("close").is_some() && !has("state")
+        row.get("close")?.is_string() && !has("state")
     };
     let partial = flag("partial") || !has("tx_trace_bytes") && !has("rx_trace_bytes");
-    let event = text("event")? == "tcplife" && only_known && (version == 4 || version == 6);
-    Some(common && event && owner && addresses && ports && counted && end && partial)
+    Some(counted && end && partial)
 }
 
 /// RFC 3339, UTC, microseconds.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -213,6 +213,56 @@ pub fn reset(socket: Socket) -> io::Result<()> {
 pub fn deafen(socket: &Socket) -> io::Result<()> {
     let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
     socket.attach_filter(&[drop_all])
+}
+
+/// Segments that were dropped on their way to a socket.
+fn drops(socket: &Socket) -> io::Result<u32> {
+    // SK_MEMINFO_DROPS of SK_MEMINFO_VARS, linux/sock_diag.h.
+    const DROPS: usize = 8;
+    let mut info = [0_u32; 9];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: writes no more than `length` bytes.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    match done {
+        0 => Ok(info[DROPS]),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Waits until a deaf socket has missed something that was sent to it, and has it hear again.
+pub fn hear_after_loss(socket: &Socket) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while drops(socket)? == 0 {
+        if Instant::now() > deadline {
+            return Err(io::Error::other("nothing was lost"));
+        }
+        thread::yield_now();
+    }
+    socket.detach_filter()
+}
+
+/// A socket of another process, by its descriptor there.
+pub fn take(pid: libc::pid_t, fd: libc::c_int) -> io::Result<Socket> {
+    let owned = |fd: libc::c_long| match fd {
+        0.. => {
+            // SAFETY: a new descriptor that has no other owner.
+            Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+        }
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: no memory is involved.
+    let pidfd = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: likewise.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
+    owned(fd).map(Socket::from)
 }
 
 /// Moves `count` bytes from one socket to another, acknowledged to the last one.

@@ -22,6 +22,7 @@ pub struct Trace {
     stdout: Receiver<String>,
     stderr: Option<JoinHandle<String>>,
     lines: Vec<String>,
+    view: &'static str,
     netns: u64,
 }
 
@@ -34,43 +35,68 @@ pub struct Ended {
     pub lines: Vec<String>,
     /// Standard error.
     pub stderr: String,
+    view: &'static str,
     netns: u64,
 }
 
 impl Trace {
+    /// `VIEW --json` with `args`; `--netns` keeps what other tests do out of the ring.
+    pub fn view(view: &'static str, netns: &Netns, args: &[&str]) -> Self {
+        Self::text(view, netns, &[&["--json"], args].concat())
+    }
+
+    /// `VIEW --json` with `args`, on all namespaces, as [`Trace::json`] is.
+    pub fn everywhere(view: &'static str, netns: &Netns, args: &[&str]) -> Self {
+        let args = [&["--json"], args].concat();
+        Self::spawn(view, netns, &args, &[], usize::MAX)
+    }
+
+    /// `VIEW` with `args`, of which `--netns` keeps what other tests do out.
+    pub fn text(view: &'static str, netns: &Netns, args: &[&str]) -> Self {
+        let inode = netns.inode.to_string();
+        let args = [&["--netns", &inode], args].concat();
+        Self::spawn(view, netns, &args, &[], usize::MAX)
+    }
+
+    /// As [`Trace::view`], on a kernel that seems to lack the function `target`.
+    pub fn without(target: &str, view: &'static str, netns: &Netns, args: &[&str]) -> Self {
+        let inode = netns.inode.to_string();
+        let only = ["--json", "--netns", &inode];
+        let variables = [("TCP_TOOLS_REFUSE", target)];
+        Self::spawn(view, netns, &[&only, args].concat(), &variables, usize::MAX)
+    }
+
     /// `tcplife --json` with `args`. It sees every socket of the machine: what it says of other
     /// namespaces than `netns` is checked for its form and left out.
     pub fn json(netns: &Netns, args: &[&str]) -> Self {
-        Self::start(netns, &[&["--json"], args].concat())
+        Self::everywhere("tcplife", netns, args)
     }
 
     /// `tcplife` with `args`, of which `--netns` keeps other tests' sessions out.
     pub fn only(netns: &Netns, args: &[&str]) -> Self {
-        Self::start(
-            netns,
-            &[&["--netns", &netns.inode.to_string()], args].concat(),
-        )
-    }
-
-    /// `tcplife` with `args`; back when it is attached.
-    pub fn start(netns: &Netns, args: &[&str]) -> Self {
-        Self::spawn(netns, args, usize::MAX)
+        Self::text("tcplife", netns, args)
     }
 
     /// As [`Trace::only`], into a pipe that is closed after some lines.
     pub fn head(netns: &Netns, args: &[&str], lines: usize) -> Self {
-        Self::spawn(
-            netns,
-            &[&["--netns", &netns.inode.to_string()], args].concat(),
-            lines,
-        )
+        let inode = netns.inode.to_string();
+        let args = [&["--netns", &inode], args].concat();
+        Self::spawn("tcplife", netns, &args, &[], lines)
     }
 
-    fn spawn(netns: &Netns, args: &[&str], lines: usize) -> Self {
+    fn spawn(
+        view: &'static str,
+        netns: &Netns,
+        args: &[&str],
+        variables: &[(&str, &str)],
+        lines: usize,
+    ) -> Self {
         let (ready, ready_writer) = std::io::pipe().unwrap();
         let ready_fd = ready_writer.as_raw_fd();
-        let mut command = tcplife(args);
-        command.args(["--ready-fd", &ready_fd.to_string()]);
+        // First: `args` may end with a command.
+        let number = ready_fd.to_string();
+        let mut command = run_view(view, &[&["--ready-fd", &number], args].concat());
+        command.envs(variables.iter().copied());
         // SAFETY: fcntl is async-signal-safe. The child alone keeps the descriptor over exec.
         unsafe {
             command.pre_exec(move || match libc::fcntl(ready_fd, libc::F_SETFD, 0) {
@@ -96,6 +122,7 @@ impl Trace {
             stdout,
             stderr: Some(stderr),
             lines: Vec::new(),
+            view,
             netns: netns.inode,
         };
         trace.wait_ready(ready);
@@ -148,10 +175,10 @@ impl Trace {
 
     /// Waits until `count` rows of the test's namespace have come.
     pub fn wait_rows(&mut self, count: usize) {
-        let netns = self.netns;
+        let (view, netns) = (self.view, self.netns);
         self.wait("rows", count, |line| {
             let row = check_line(line);
-            row["event"] == "tcplife" && row["netns"] == netns
+            row["event"] == view && row["netns"] == netns
         });
     }
 
@@ -197,6 +224,7 @@ impl Trace {
             code,
             lines: std::mem::take(&mut self.lines),
             stderr,
+            view: self.view,
             netns: self.netns,
         }
     }
@@ -240,8 +268,14 @@ impl Ended {
     /// The rows of the test's namespace.
     pub fn rows(&self) -> Vec<Value> {
         let rows = self.lines.iter().map(|line| check_line(line));
-        rows.filter(|row| row["event"] == "tcplife" && row["netns"] == self.netns)
+        rows.filter(|row| row["event"] == self.view && row["netns"] == self.netns)
             .collect()
+    }
+
+    /// The lines of another event than the view's rows.
+    pub fn events(&self, event: &str) -> Vec<Value> {
+        let lines = self.lines.iter().map(|line| check_line(line));
+        lines.filter(|line| line["event"] == event).collect()
     }
 
     /// The last totals of what was lost, as the stream itself told.
@@ -253,11 +287,17 @@ impl Ended {
 
 /// `tcp-tools tcplife ARGS`, with the hook tier that the environment asks for.
 pub fn tcplife(args: &[&str]) -> Command {
+    run_view("tcplife", args)
+}
+
+/// `tcp-tools VIEW ARGS`, with the hook tier that the environment asks for.
+pub fn run_view(view: &str, args: &[&str]) -> Command {
     let mut command = Command::new(tool());
-    command.arg("tcplife").args(args).stdin(Stdio::null());
+    command.arg(view).stdin(Stdio::null());
     if let Some(tier) = env::var_os("TCP_TOOLS_HOOKS") {
         command.arg("--hooks").arg(tier);
     }
+    command.args(args);
     command
 }
 

@@ -1,7 +1,7 @@
 //! A process that does with sockets what it is told, with a pid and a name of its own.
 //!
 //! One command a line on standard input, one answer a line on standard output: `ok [VALUE]` or
-//! `error MESSAGE`. Sockets are called by the names that the commands give them. `thread` and
+//! `error MESSAGE`. Commands on the command line are obeyed instead, without a word. Sockets are called by the names that the commands give them. `thread` and
 //! `fork` run the rest of their line, commands separated by `;`, in a thread or in a child
 //! process, and answer when that has ended.
 
@@ -20,6 +20,11 @@ struct Actor {
 
 fn main() -> io::Result<()> {
     let mut actor = Actor::default();
+    if std::env::args().len() > 1 {
+        return std::env::args()
+            .skip(1)
+            .try_for_each(|line| actor.obey(&line).map(drop));
+    }
     for line in io::stdin().lines() {
         let answer = match actor.obey(&line?) {
             Ok(value) => format!("ok {value}"),
@@ -37,7 +42,7 @@ impl Actor {
         match verb {
             "thread" => return self.in_thread(rest),
             "fork" => return self.in_child(rest),
-            "comm" => return set_comm(rest),
+            "comm" => return set_comm(rest.as_bytes()),
             _ => {}
         }
         let words: Vec<&str> = rest.split(' ').collect();
@@ -49,14 +54,26 @@ impl Actor {
                 Ok(address.to_string())
             }
             ("connect", [name, address]) => self.add(name, sock::connect(parse(address)?)?),
+            ("start", [name, address]) => {
+                let socket = sock::start_connect(parse(address)?)?;
+                self.sockets.insert((*name).into(), socket);
+                Ok(String::new())
+            }
+            ("take", [name, pid, fd]) => {
+                let socket = sock::take(parse(pid)?, parse(fd)?)?;
+                self.sockets.insert((*name).into(), socket);
+                Ok(String::new())
+            }
             ("accept", [listener, name]) => self.add(name, sock::accept(self.get(listener)?)?),
             ("send", [name, count]) => done(sock::send(self.get(name)?, parse(count)?)),
             ("recv", [name, count]) => done(sock::recv(self.get(name)?, parse(count)?)),
             ("drain", [name]) => Ok(sock::drain(self.get(name)?)?.to_string()),
             ("acked", [name]) => done(sock::wait_acked(self.get(name)?)),
             ("close", [name]) => self.take(name).map(|_| String::new()),
+            ("comm_hex", [digits]) => set_comm(&unhex(digits)?),
             ("uid", [id]) => set_uid(parse(id)?),
-            ("exit", _) => std::process::exit(0),
+            ("exit", [""]) => std::process::exit(0),
+            ("exit", [status]) => std::process::exit(parse(status)?),
             _ => Err(io::Error::other(format!("unknown command: {line}"))),
         }
     }
@@ -120,10 +137,19 @@ impl Actor {
 }
 
 /// Of the calling thread: the process's name when that is the main thread.
-fn set_comm(name: &str) -> io::Result<String> {
+fn set_comm(name: &[u8]) -> io::Result<String> {
     let name = std::ffi::CString::new(name)?;
     // SAFETY: PR_SET_NAME reads a C string that outlives the call.
     check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) })
+}
+
+fn unhex(digits: &str) -> io::Result<Vec<u8>> {
+    let bytes = digits.as_bytes().chunks(2).map(|pair| {
+        let pair = str::from_utf8(pair).ok()?;
+        u8::from_str_radix(pair, 16).ok()
+    });
+    let bytes: Option<_> = bytes.collect();
+    bytes.ok_or_else(|| io::Error::other(format!("not hexadecimal: {digits}")))
 }
 
 fn set_uid(uid: libc::uid_t) -> io::Result<String> {

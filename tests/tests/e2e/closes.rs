@@ -1,32 +1,14 @@
 //! How sessions end, and who ended them.
 
-use std::fs;
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use tcp_tools_tests::icmp::Router;
-use tcp_tools_tests::netns::Netns;
+use tcp_tools_tests::netns::{Netns, client_ends, one_client_port};
 use tcp_tools_tests::pair::{Pair, close_in_order, reset_in_order};
 use tcp_tools_tests::row::Row;
 use tcp_tools_tests::sock::{self, Ends, V4, V6};
 use tcp_tools_tests::trace::Trace;
-
-/// The port that the kernel gives to every client after [`one_client_port`].
-const CLIENT_PORT: u16 = 40_000;
-
-/// A socket that failed to connect has forgotten its port: leave the kernel a single choice.
-fn one_client_port() {
-    let range = format!("{CLIENT_PORT} {CLIENT_PORT}");
-    fs::write("/proc/sys/net/ipv4/ip_local_port_range", range).unwrap();
-}
-
-/// The ends as a client sees them after [`one_client_port`].
-fn client_ends(remote: SocketAddr) -> Ends {
-    Ends {
-        local: SocketAddr::new(remote.ip(), CLIENT_PORT),
-        remote,
-    }
-}
 
 fn refused(address: SocketAddr) {
     let netns = Netns::enter_new();

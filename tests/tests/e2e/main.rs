@@ -6,15 +6,25 @@
     reason = "tests report by panicking"
 )]
 
+mod accept;
 mod bytes;
 mod cli;
 mod closes;
+mod command;
+mod connect;
+mod connect_latency;
 mod doctor;
 mod filters;
 mod harness;
 mod load;
 mod loss;
+mod net_filters;
 mod older;
 mod output;
 mod owners;
+mod process_filters;
+mod retrans;
+mod schema;
 mod sessions;
+mod untrusted;
+mod usage;

@@ -92,6 +92,9 @@ pub(super) fn attach(object: &Object, btf: &Btf, point: Point, tier: Option<Tier
 
 /// All refusals in one line.
 pub(super) fn reasons(refused: &[Refusal]) -> String {
+    if refused.is_empty() {
+        return String::from("that tier has no way to");
+    }
     let each: Vec<_> = refused
         .iter()
         .map(|it| format!("{}: {}", it.mechanism, it.reason))
