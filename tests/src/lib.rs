@@ -30,6 +30,7 @@ pub mod row;
 pub mod schema;
 pub mod sock;
 pub mod trace;
+pub mod uring;
 pub mod views;
 
 /// How long anything that must happen may take: a guest under emulation is ten times slower.

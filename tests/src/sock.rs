@@ -208,6 +208,25 @@ pub fn reset(socket: Socket) -> io::Result<()> {
     socket.set_linger(Some(Duration::ZERO))
 }
 
+/// Sets an option of IPPROTO_TCP that socket2 does not know to 1.
+pub fn set_tcp_flag(socket: &Socket, option: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: reads one int.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Makes a socket deaf: the kernel drops every segment that arrives for it, until
 /// [`Socket::detach_filter`].
 pub fn deafen(socket: &Socket) -> io::Result<()> {

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 use tcp_tools_tests::actor::{Actor, ends};
 use tcp_tools_tests::netns::{Netns, client_ends, one_client_port, set_ipv4};
 use tcp_tools_tests::row::{Process, Row};
-use tcp_tools_tests::skip;
 use tcp_tools_tests::sock::{self, DUAL, Ends, V4, V6};
 use tcp_tools_tests::trace::{Ended, Trace};
+use tcp_tools_tests::{skip, tier};
 
 /// A listener on a free port of `address`, and where it is.
 fn listener(address: SocketAddr) -> (Socket, SocketAddr) {
@@ -177,6 +178,27 @@ fn attempt_by_fast_open_is_marked() {
     sock::recv(&sock::accept(&listener).unwrap(), 10).unwrap();
     let plain = sock::connect(address).unwrap();
     trace.expect(&[marked, Row::connect(Ends::of(&plain).unwrap())]);
+}
+
+#[test]
+fn attempt_that_fast_open_puts_off_until_there_is_data_is_marked() {
+    /// Of linux/tcp.h.
+    const TCP_FASTOPEN_CONNECT: libc::c_int = 30;
+    let netns = Netns::enter_new();
+    set_ipv4("tcp_fastopen", "1543");
+    let trace = Trace::view("tcpconnect", &netns, &[]);
+    let (listener, address) = listener(V4);
+    let client = sock::tcp(address).unwrap();
+    sock::set_tcp_flag(&client, TCP_FASTOPEN_CONNECT).unwrap();
+    client.connect(&address.into()).unwrap();
+    sock::send(&client, 10).unwrap();
+    let server = sock::accept(&listener).unwrap();
+    sock::recv(&server, 10).unwrap();
+    let at_client = Ends::of(&server).unwrap().swapped();
+    // Where tcp_connect() cannot be hooked, the attempt is looked at before there is data.
+    let is_late = tier("connect").as_deref() != Some("tracepoint");
+    let mark = if is_late { true.into() } else { Value::Null };
+    trace.expect(&[Row::connect(at_client).with("fast_open", mark)]);
 }
 
 #[test]

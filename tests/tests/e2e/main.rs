@@ -27,4 +27,5 @@ mod retrans;
 mod schema;
 mod sessions;
 mod untrusted;
+mod uring;
 mod usage;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
 use socket2::Socket;
@@ -11,8 +12,8 @@ use tcp_tools_tests::netns::{Netns, set_ipv4};
 use tcp_tools_tests::pair::Pair;
 use tcp_tools_tests::row::{Row, assert_rows};
 use tcp_tools_tests::sock::{self, Ends, V4, V6};
-use tcp_tools_tests::tier;
 use tcp_tools_tests::trace::{Ended, Trace};
+use tcp_tools_tests::{PATIENCE, tier};
 
 /// A namespace without tail loss probes: only the timer sends the last segments again.
 fn without_probes() -> Netns {
@@ -121,11 +122,15 @@ fn owner_is_the_sockets_and_not_who_is_on_the_processor() {
     let mut trace = trace(&netns);
     let new = actor.connect("new", address);
     let new_server = sock::accept(&listener).unwrap();
-    let done = AtomicBool::new(false);
+    let (done, deadline) = (AtomicBool::new(false), Instant::now() + PATIENCE);
     let processors = thread::available_parallelism().unwrap().get();
     thread::scope(|scope| {
         for _ in 0..processors {
-            scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) && Instant::now() < deadline {
+                    std::hint::spin_loop();
+                }
+            });
         }
         for server in [&old_server, &new_server] {
             sock::deafen(server).unwrap();
