@@ -2,14 +2,17 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
     macros::{fentry, fexit, kprobe, kretprobe, tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
 use tcp_ebpf::{
     config::event::{ACCEPT, RETRANSMIT, SESSION},
     offsets,
-    tcp::{LISTEN, SYN_RECV},
+    tcp::{CLOSE, LISTEN, SYN_RECV},
     wire::{Accept, kind, owner, role},
 };
 
@@ -90,12 +93,8 @@ fn accepted(sock: Sock) {
             0
         }
     } else {
-        // Fast Open hands a socket over before its handshake has ended.
-        if wants(SESSION | RETRANSMIT) && sock.state() == SYN_RECV {
-            maps::remember(sock, |conn| {
-                conn.claim = claim;
-                conn.role = role::SERVER;
-            });
+        if wants(SESSION | RETRANSMIT) && sock.state() != CLOSE {
+            remember_unknown(sock, &claim);
         }
         0
     };
@@ -105,6 +104,23 @@ fn accepted(sock: Sock) {
             maps::forget(sock);
         }
     }
+}
+
+/// A session whose birth was not seen: the kernel skipped the program, or it is older than the trace. Or
+/// Fast Open hands it over before its handshake has ended.
+#[inline(always)]
+fn remember_unknown(sock: Sock, claim: &Claim) {
+    let fast_open = sock.state() == SYN_RECV;
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    maps::remember(sock, |conn| {
+        conn.claim = *claim;
+        conn.role = role::SERVER;
+        if !fast_open {
+            conn.established_ns = now;
+            conn.partial = 1;
+        }
+    });
 }
 
 #[inline(never)]

@@ -158,7 +158,7 @@ fn closed(sock: Sock, old: State) {
         if conn.role == role::CLIENT && conn.established_ns == 0 {
             connect::ended(sock, conn, false);
         }
-        if wants(SESSION) {
+        if wants(SESSION) && (conn.partial == 0 || config!(new_only) == 0) {
             session::ended(sock, old, conn);
         }
         maps::forget(sock);

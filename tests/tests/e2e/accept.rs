@@ -166,15 +166,14 @@ fn backlog_is_what_waits_still_and_what_may() {
     trace.expect(&rows);
 }
 
-#[test]
-fn calls_that_blocked_in_many_processes_before_the_trace_began() {
-    const PROCESSES: usize = 32;
-    let netns = Netns::enter_new();
-    let (listener, address) = listener(PROCESSES as i32);
-    let mut actors: Vec<Actor> = (0..PROCESSES)
+const PROCESSES: i32 = 32;
+
+/// Processes that are all blocked in accept() on one listener.
+fn blocked(listener: &Socket) -> Vec<Actor> {
+    let actors: Vec<Actor> = (0..PROCESSES)
         .map(|number| {
             let mut actor = Actor::start(&format!("blocked-{number}"));
-            actor.give("l", &listener);
+            actor.give("l", listener);
             actor.tell("accept l s");
             actor
         })
@@ -182,17 +181,54 @@ fn calls_that_blocked_in_many_processes_before_the_trace_began() {
     for actor in &actors {
         actor.wait_blocked_in(libc::SYS_accept4);
     }
-    let trace = trace(&netns);
+    actors
+}
+
+/// Gives each of them a session.
+fn accept_all(actors: Vec<Actor>, address: SocketAddr) -> Vec<Row> {
     let clients: Vec<Socket> = actors
         .iter()
         .map(|_| sock::connect(address).unwrap())
         .collect();
-    let rows: Vec<Row> = actors
-        .iter_mut()
-        .map(|actor| Row::accept(ends(&actor.answer())).of(&actor.process()))
-        .collect();
-    trace.expect(&rows);
+    let rows = actors.into_iter().map(|mut actor| {
+        let at_server = ends(&actor.answer());
+        Row::accept(at_server).of(&actor.process())
+    });
+    let rows = rows.collect();
     drop(clients);
+    rows
+}
+
+#[test]
+fn calls_that_blocked_in_many_processes_before_the_trace_began() {
+    let netns = Netns::enter_new();
+    let (listener, address) = listener(PROCESSES);
+    let actors = blocked(&listener);
+    let trace = trace(&netns);
+    trace.expect(&accept_all(actors, address));
+}
+
+#[test]
+fn fallback_misses_none_of_many_blocked_calls_or_says_so() {
+    let netns = Netns::enter_new();
+    let mut trace = Trace::without("security_sock_graft", "tcpaccept", &netns, &[]);
+    let (listener, address) = listener(PROCESSES);
+    let actors = blocked(&listener);
+    accept_all(actors, address);
+    // One more, behind all others.
+    Pair::through(&listener);
+    trace.wait_for_row("comm", &this_process().comm);
+    let ended = trace.interrupt();
+    let missed = ended
+        .lost()
+        .map_or(0, |lost| lost["missed"].as_i64().unwrap());
+    let rows = ended.rows().len();
+    assert_eq!(
+        rows as i64 + missed,
+        i64::from(PROCESSES) + 1,
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
