@@ -58,7 +58,9 @@ fn state_kprobe(ctx: ProbeContext) -> u32 {
 fn destroy_raw_tp(ctx: RawTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
     if let Some(conn) = maps::conn(sock) {
-        if wants(SESSION) {
+        // A socket that was reset, and then closed without lingering, has forgotten with whom it was
+        // (tcp_disconnect, net/ipv4/tcp.c): it stays with the count.
+        if wants(SESSION) && sock.rport() != 0 {
             session::ended(sock, CLOSE, conn);
         }
         maps::forget(sock);

@@ -17,7 +17,7 @@ fn two_thousand_sessions_one_after_another() {
     let rows: Vec<Row> = (0..2000)
         .flat_map(|_| Pair::through(&listener).close())
         .collect();
-    trace.expect_under_load(&rows);
+    trace.expect(&rows);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn two_hundred_sessions_at_once() {
             [client.close("fin", "local"), server.close("fin", "remote")]
         })
         .collect();
-    trace.expect_under_load(&rows);
+    trace.expect(&rows);
 }
 
 #[test]
@@ -76,5 +76,5 @@ fn two_hundred_older_sessions() {
     for pair in pairs {
         close_in_order(pair.client, pair.server);
     }
-    trace.expect_under_load(&rows);
+    trace.expect(&rows);
 }
