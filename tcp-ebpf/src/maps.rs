@@ -108,12 +108,16 @@ static LOCAL_NETS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(1, BPF_F_NO
 static REMOTE_NETS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[inline(always)]
 pub(crate) fn is_local_net(address: [u32; 4]) -> bool {
-    LOCAL_NETS.get(Key::new(128, address)).is_some()
+    LOCAL_NETS
+        .get(Key::new(128, address))
+        .is_some_and(|is_in| *is_in != 0)
 }
 
 #[inline(always)]
 pub(crate) fn is_remote_net(address: [u32; 4]) -> bool {
-    REMOTE_NETS.get(Key::new(128, address)).is_some()
+    REMOTE_NETS
+        .get(Key::new(128, address))
+        .is_some_and(|is_in| *is_in != 0)
 }
 
 #[inline(always)]

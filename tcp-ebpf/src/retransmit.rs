@@ -3,8 +3,8 @@
 //! All of them run in softirqs: the owner is that of the socket, never the task on the CPU.
 
 use aya_ebpf::{
-    macros::{fentry, fexit, kprobe, raw_tracepoint},
-    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext},
+    macros::{fentry, kprobe, raw_tracepoint},
+    programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
 use tcp_ebpf::{
     config::event::RETRANSMIT,
@@ -22,34 +22,17 @@ use crate::{
     sock::Sock,
 };
 
-/// `trace_tcp_retransmit_skb(sk, skb, ..)`, include/trace/events/tcp.h.
+/// `trace_tcp_retransmit_skb(sk, skb, ..)`, include/trace/events/tcp.h. There is no hook on the function:
+/// compilers split `__tcp_retransmit_skb`, and callers then pass its entry by; and on entry neither the
+/// segment nor its success is decided.
 #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
 fn retransmit_raw_tp(ctx: RawTracePointContext) -> i32 {
-    retransmitted(Sock::new(ctx.arg(0)), ctx.arg(1), 0);
-    0
-}
-
-/// `int __tcp_retransmit_skb(sk, skb, segs)`, net/ipv4/tcp_output.c: unlike `tcp_retransmit_skb` also for
-/// tail loss probes.
-#[fexit(function = "__tcp_retransmit_skb")]
-fn retransmit_fexit(ctx: FExitContext) -> i32 {
-    if ctx.ret::<i32>() == Ok(0) {
-        retransmitted(Sock::new(ctx.arg(0)), ctx.arg(1), 0);
-    }
-    0
-}
-
-/// On entry: the kernel counts the segment only after this.
-#[kprobe]
-fn retransmit_kprobe(ctx: ProbeContext) -> u32 {
-    if let (Some(sock), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        retransmitted(Sock::new(sock), skb, 1);
-    }
+    retransmitted(Sock::new(ctx.arg(0)), ctx.arg(1));
     0
 }
 
 #[inline(always)]
-fn retransmitted(sock: Sock, skb: u64, uncounted: u32) {
+fn retransmitted(sock: Sock, skb: u64) {
     if !wants(RETRANSMIT) || !sock.is_tcp() {
         return;
     }
@@ -59,7 +42,6 @@ fn retransmitted(sock: Sock, skb: u64, uncounted: u32) {
         sock,
         mem::read(cb, offsets::skb_seq),
         mem::read(skb, offsets::skb_len),
-        uncounted,
     );
 }
 
@@ -82,12 +64,12 @@ fn loss_probe_kprobe(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn probed(sock: Sock) {
     if sock.is_tcp() && sock.has_unsent() {
-        report(kind::LOSS_PROBE, sock, sock.snd_nxt(), 0, 0);
+        report(kind::LOSS_PROBE, sock, sock.snd_nxt(), 0);
     }
 }
 
 #[inline(never)]
-fn report(kind: u8, sock: Sock, seq: u32, length: u32, uncounted: u32) {
+fn report(kind: u8, sock: Sock, seq: u32, length: u32) {
     let claim = claim_of(sock);
     emit(kind, &Subject::of(sock), &claim, |to: *mut Retransmit| {
         // SAFETY: `to` is valid for writes of a `Retransmit`.
@@ -96,7 +78,7 @@ fn report(kind: u8, sock: Sock, seq: u32, length: u32, uncounted: u32) {
             (&raw mut (*to).length).write(length);
             (&raw mut (*to).srtt_us8).write(sock.srtt_us8());
             (&raw mut (*to).cwnd).write(sock.cwnd());
-            (&raw mut (*to).nth).write(sock.retransmits().wrapping_add(uncounted));
+            (&raw mut (*to).nth).write(sock.retransmits());
             (&raw mut (*to).state).write(sock.state());
             (&raw mut (*to).ca_state).write(sock.ca_state());
             (&raw mut (*to).timer).write(sock.pending_timer());

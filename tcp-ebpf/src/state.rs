@@ -76,7 +76,6 @@ fn changed(sock: Sock, old: State, new: State) {
     log_change(sock.lport(), sock.rport(), old, new);
     match (old, new) {
         (_, SYN_SENT) => opened(sock),
-        (_, LISTEN) => listening(sock),
         (LISTEN, CLOSE) if wants(RETRANSMIT) => maps::forget(sock),
         (LISTEN | CLOSE, CLOSE) => {}
         (_, CLOSE) => closed(sock, old),
@@ -114,12 +113,15 @@ fn opened(sock: Sock) {
     connect::under_way(true);
 }
 
-/// In listen(): its SYN-ACKs are sent again on behalf of this process.
-#[inline(always)]
-fn listening(sock: Sock) {
-    if wants(RETRANSMIT) {
+/// Only where somebody asks whose listener it is: a function hook on `tcp_set_state` does not see this.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn listen_raw_tp(ctx: RawTracePointContext) -> i32 {
+    let sock = Sock::new(ctx.arg(0));
+    // In listen(): its SYN-ACKs are sent again on behalf of this process.
+    if ctx.arg::<u32>(2) as State == LISTEN && sock.is_tcp() {
         maps::remember(sock, |conn| conn.claim = current(owner::FD));
     }
+    0
 }
 
 #[inline(always)]

@@ -106,14 +106,19 @@ impl Row {
     fn flow(owner: &str, ends: Ends) -> Self {
         let (laddr, mapped) = shown(ends.local);
         let (raddr, _) = shown(ends.remote);
-        let row = Self(Map::new())
+        let mut row = Self(Map::new())
             .with("owner", owner)
             .with("ip", if laddr.is_ipv4() { 4 } else { 6 })
-            .with("laddr", laddr.to_string())
-            .with("lport", ends.local.port())
             .with("raddr", raddr.to_string())
             .with("rport", ends.remote.port())
             .of(&this_process());
+        // An attempt that found no way has neither.
+        if !laddr.is_unspecified() {
+            row = row.with("laddr", laddr.to_string());
+        }
+        if ends.local.port() != 0 {
+            row = row.with("lport", ends.local.port());
+        }
         if mapped {
             row.with("mapped", true)
         } else {
@@ -303,11 +308,15 @@ fn is_flow(row: &Value) -> Option<bool> {
         _ => false,
     };
     let version = number("ip")?;
+    // An attempt that found no way has no local end yet.
+    let may_lack = |field: &str| row["outcome"] == "failed" && !has(field);
     let addresses = ["laddr", "raddr"].iter().all(|field| {
         let address = text(field).and_then(|text| text.parse().ok());
-        address.is_some_and(|ip: IpAddr| ip.is_ipv4() == (version == 4))
+        may_lack(field) || address.is_some_and(|ip: IpAddr| ip.is_ipv4() == (version == 4))
     });
-    let ports = number("lport")? < 65_536 && number("rport")? < 65_536;
+    let ports = ["lport", "rport"].iter().all(|field| {
+        may_lack(field) || number(field).is_some_and(|port| (1..65_536).contains(&port))
+    });
     let version = version == 4 || version == 6;
     Some(owner && addresses && ports && version && number("netns").is_some())
 }

@@ -9,7 +9,7 @@ use clap::{
 use ipnet::IpNet;
 use wildmatch::WildMatch;
 
-use crate::kernel::{Tier, netns_inode};
+use crate::kernel::{Tier, netns_exists, netns_inode};
 
 /// `--hooks`: a tier, or the best.
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +43,14 @@ pub(super) fn net(text: &str) -> Result<IpNet, String> {
 }
 
 /// A name in which `*` and `?` stand for any text, any character.
-#[expect(clippy::unnecessary_wraps, reason = "what clap asks of a parser")]
 pub(super) fn glob(text: &str) -> Result<WildMatch, String> {
+    // `TASK_COMM_LEN` with its NUL, include/linux/sched.h.
+    const LONGEST: usize = 15;
+    if text.is_empty() || text.len() > LONGEST && !text.contains('*') {
+        return Err(format!(
+            "no process has the name {text:?}: names have 1 to {LONGEST} bytes"
+        ));
+    }
     Ok(WildMatch::new(text))
 }
 
@@ -109,7 +115,8 @@ pub(super) fn netns(text: &str) -> Result<u32, String> {
         Ok(pid) if pid <= LARGEST_PID => {
             of(&Path::new("/proc").join(pid.to_string()).join("ns/net"))
         }
-        Ok(inode) => Ok(inode),
+        Ok(inode) if netns_exists(inode) => Ok(inode),
+        Ok(inode) => Err(format!("no process is in a network namespace {inode}")),
         Err(_) => of(Path::new(text)),
     }
 }

@@ -82,8 +82,8 @@ fn of_view(view: &str) -> Value {
 }
 
 /// Fields that every row has; others are absent where they are not known.
-const ALWAYS: [&str; 10] = [
-    "event", "ts", "ts_ns", "owner", "ip", "laddr", "lport", "raddr", "rport", "netns",
+const ALWAYS: [&str; 8] = [
+    "event", "ts", "ts_ns", "owner", "ip", "raddr", "rport", "netns",
 ];
 
 fn of_rows<E: Subject>(layout: &Layout<E>) -> Value {
@@ -91,6 +91,7 @@ fn of_rows<E: Subject>(layout: &Layout<E>) -> Value {
     properties.insert(String::from("event"), json!({"const": E::VIEW}));
     json!({
         "type": "object",
+        "description": "A row. With --fields it has what was asked for, and nothing is required.",
         "properties": properties,
         "required": ALWAYS,
     })

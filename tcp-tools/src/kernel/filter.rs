@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, ops::RangeInclusive};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use tcp_ebpf::config::{Config, Net, PortSet};
 
 /// Room for the children of traced processes.
@@ -41,8 +41,8 @@ pub(super) struct Set {
     pub(super) map: &'static str,
     /// Most that it can hold.
     pub(super) size: u32,
-    /// What it holds at first.
-    pub(super) keys: Vec<Vec<u8>>,
+    /// What it holds at first; 0 means that the key is not in the set after all.
+    pub(super) entries: Vec<(Vec<u8>, u8)>,
 }
 
 impl Filter {
@@ -86,17 +86,30 @@ impl Filter {
                 "CGROUPS",
                 self.cgroups.iter().map(|id| id.to_ne_bytes().to_vec()),
             ),
-            set("LOCAL_NETS", self.local_nets.iter().map(|net| key(*net))),
-            set("REMOTE_NETS", self.remote_nets.iter().map(|net| key(*net))),
+            nets("LOCAL_NETS", &self.local_nets),
+            nets("REMOTE_NETS", &self.remote_nets),
         ]
     }
 }
 
 fn set(map: &'static str, keys: impl Iterator<Item = Vec<u8>>) -> Set {
-    let keys: Vec<_> = keys.collect();
+    with_entries(map, keys.map(|key| (key, 1)).collect())
+}
+
+fn with_entries(map: &'static str, entries: Vec<(Vec<u8>, u8)>) -> Set {
     // A map of no entries cannot be made.
-    let size = u32::try_from(keys.len()).unwrap_or(u32::MAX).max(1);
-    Set { map, size, keys }
+    let size = u32::try_from(entries.len()).unwrap_or(u32::MAX).max(1);
+    Set { map, size, entries }
+}
+
+/// The longest prefix decides, so a wide IPv6 network is kept from matching what is shown as IPv4.
+fn nets(map: &'static str, nets: &[IpNet]) -> Set {
+    let all_ipv4 = IpNet::from(Ipv4Net::default());
+    let mut entries: Vec<_> = nets.iter().map(|net| (key(*net), 1)).collect();
+    if !nets.is_empty() && !nets.contains(&all_ipv4) {
+        entries.push((key(all_ipv4), 0));
+    }
+    with_entries(map, entries)
 }
 
 fn key(net: IpNet) -> Vec<u8> {

@@ -36,6 +36,7 @@ pub use self::{
     loss::Losses,
     offsets::MissingField,
     ring::Ring,
+    snapshot::netns_exists,
 };
 
 /// How to trace.

@@ -84,8 +84,8 @@ impl Object {
                 "the kernel object has no map {name}"
             )));
         };
-        for key in &set.keys {
-            sys::map_update(map.as_fd(), key, &[1]).map_err(|source| Error::Map {
+        for (key, value) in &set.entries {
+            sys::map_update(map.as_fd(), key, &[*value]).map_err(|source| Error::Map {
                 name: name.to_owned(),
                 source,
             })?;

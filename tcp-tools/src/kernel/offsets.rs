@@ -28,7 +28,6 @@ pub struct MissingField {
 /// Functions that programs of this crate attach to by their id in the kernel's BTF, and helpers that only
 /// newer kernels have.
 const FUNCTIONS: &[&str] = &[
-    "__tcp_retransmit_skb",
     "bpf_iter_task_file",
     "bpf_iter_tcp",
     TASK_REGISTERS,

@@ -55,6 +55,11 @@ pub(super) fn run_everywhere(
     })
 }
 
+/// Whether a process, or a name, is in a network namespace of this inode number.
+pub fn netns_exists(inode: u32) -> bool {
+    !namespaces(Some(inode)).is_empty()
+}
+
 /// This thread's namespace first: the tool sees it even where it may not enter others.
 fn namespaces(only: Option<u32>) -> Vec<(PathBuf, File)> {
     let mut seen = HashSet::new();

@@ -150,14 +150,11 @@ pub(super) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     bpf_fd(bpf_cmd::BPF_ITER_CREATE, &mut attr)
 }
 
-/// An event that fires when the kernel enters `function`, or returns from it; `pmu` is the type number of
-/// the kprobe PMU.
-pub(super) fn perf_kprobe(pmu: u32, function: &str, returns: bool) -> io::Result<OwnedFd> {
+/// An event that fires when the kernel enters `function`; `pmu` is the type number of the kprobe PMU.
+pub(super) fn perf_kprobe(pmu: u32, function: &str) -> io::Result<OwnedFd> {
     let function = CString::new(function)?;
     let mut attr = perf_attr();
     attr.type_ = pmu;
-    // /sys/bus/event_source/devices/kprobe/format/retprobe
-    attr.config = u64::from(returns);
     attr.__bindgen_anon_3.kprobe_func = function.as_ptr() as u64;
     perf_event_open(&mut attr)
 }

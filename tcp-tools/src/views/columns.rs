@@ -98,6 +98,15 @@ fn flow<E: Subject>(row: &Row<E>) -> &Flow {
     row.event.flow()
 }
 
+/// A connect() that found no way has no local address yet.
+fn laddr(flow: &Flow) -> Value<'static> {
+    if flow.laddr.is_unspecified() {
+        Value::Null
+    } else {
+        Value::Ip(flow.laddr)
+    }
+}
+
 /// An optional number.
 pub(super) fn uint(value: Option<impl Into<u64>>) -> Value<'static> {
     value.map_or(Value::Null, |value| Value::Uint(value.into()))
@@ -274,7 +283,7 @@ impl<E: Subject> Common<E> {
             "IP",
             Kind::Integer,
             "IP version as shown: 4 or 6.",
-            |row| Value::Uint(if flow(row).laddr.is_ipv4() { 4 } else { 6 }),
+            |row| Value::Uint(if flow(row).raddr.is_ipv4() { 4 } else { 6 }),
         )
     };
     const MAPPED: Column<Row<E>> = column(
@@ -290,11 +299,10 @@ impl<E: Subject> Common<E> {
             }
         },
     );
-    pub(super) const LADDR: Column<Row<E>> = address("laddr", "LADDR", "Local address.", |row| {
-        Value::Ip(flow(row).laddr)
-    });
+    pub(super) const LADDR: Column<Row<E>> =
+        address("laddr", "LADDR", "Local address.", |row| laddr(flow(row)));
     pub(super) const LPORT: Column<Row<E>> = port("lport", "LPORT", "Local port.", |row| {
-        Value::Uint(flow(row).lport.into())
+        uint(Some(flow(row).lport).filter(|port| *port != 0))
     });
     pub(super) const RADDR: Column<Row<E>> = address("raddr", "RADDR", "Remote address.", |row| {
         Value::Ip(flow(row).raddr)
@@ -305,7 +313,7 @@ impl<E: Subject> Common<E> {
     const LHOST: Column<Row<E>> = address("lhost", "LADDR", "Local name, or address.", |row| {
         row.lname
             .as_deref()
-            .map_or(Value::Ip(flow(row).laddr), Value::Untrusted)
+            .map_or(laddr(flow(row)), Value::Untrusted)
     });
     const RHOST: Column<Row<E>> = address("rhost", "RADDR", "Remote name, or address.", |row| {
         row.rname

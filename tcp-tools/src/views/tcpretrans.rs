@@ -78,6 +78,7 @@ impl View for Tcpretrans {
             Point::Destroy,
             Point::Connect,
             Point::Accept,
+            Point::Listen,
             Point::Retransmit,
             Point::SynAck,
             Point::SeedSockets,

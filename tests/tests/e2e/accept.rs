@@ -208,8 +208,16 @@ fn calls_that_blocked_in_many_processes_before_the_trace_began() {
     trace.expect(&accept_all(actors, address));
 }
 
+/// A kretprobe would lose calls beyond its few instances without a word, so that tier has none.
+fn has_fallback() -> bool {
+    std::env::var("TCP_TOOLS_HOOKS").as_deref() != Ok("kprobe")
+}
+
 #[test]
 fn fallback_misses_none_of_many_blocked_calls_or_says_so() {
+    if !has_fallback() {
+        return;
+    }
     let netns = Netns::enter_new();
     let mut trace = Trace::without("security_sock_graft", "tcpaccept", &netns, &[]);
     let (listener, address) = listener(PROCESSES);
@@ -262,6 +270,9 @@ fn ten_thousand_accepts_without_a_miss() {
 
 #[test]
 fn fallback_sees_calls_made_after_the_trace_began() {
+    if !has_fallback() {
+        return;
+    }
     let netns = Netns::enter_new();
     let trace = Trace::without("security_sock_graft", "tcpaccept", &netns, &[]);
     let (listener, address) = listener(7);

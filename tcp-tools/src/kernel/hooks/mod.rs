@@ -119,7 +119,7 @@ impl Mechanism {
         let (kind, attach_type) = match self.how {
             How::With(_) => return Ok((None, Vec::new())),
             How::RawTracepoint => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None),
-            How::Kprobe | How::Kretprobe => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None),
+            How::Kprobe => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None),
             How::Tracepoint => (bpf_prog_type::BPF_PROG_TYPE_TRACEPOINT, None),
             How::Fentry => tracing(bpf_attach_type::BPF_TRACE_FENTRY),
             How::Fexit => tracing(bpf_attach_type::BPF_TRACE_FEXIT),
@@ -154,9 +154,8 @@ impl Mechanism {
             }
             How::Fentry | How::Fexit => sys::raw_tracepoint_open(None, program).map_err(failed),
             How::Iterator => sys::iter_link(program).map_err(failed),
-            How::Kprobe | How::Kretprobe => {
-                let event = sys::perf_kprobe(kprobe_pmu()?, target, self.how == How::Kretprobe)
-                    .map_err(failed)?;
+            How::Kprobe => {
+                let event = sys::perf_kprobe(kprobe_pmu()?, target).map_err(failed)?;
                 sys::perf_attach(event.as_fd(), program).map_err(failed)?;
                 Ok(event)
             }

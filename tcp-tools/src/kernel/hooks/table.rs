@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use How::{Fentry, Fexit, Iterator, Kprobe, Kretprobe, RawTracepoint, Tracepoint, With};
+use How::{Fentry, Fexit, Iterator, Kprobe, RawTracepoint, Tracepoint, With};
 
 /// Something that happens in the kernel, whichever way it is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,8 @@ pub enum Point {
     ConnectReturn,
     /// A connection is handed to a process.
     Accept,
+    /// A socket begins to listen.
+    Listen,
     /// A segment is sent again.
     Retransmit,
     /// A SYN-ACK is sent again.
@@ -55,7 +57,6 @@ pub(super) enum How {
     Fentry,
     Fexit,
     Kprobe,
-    Kretprobe,
     /// Targets are `category/name`.
     Tracepoint,
     Iterator,
@@ -152,7 +153,6 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
             fentry(Fentry, "accept_fentry", &["security_sock_graft"]),
             fentry(Fexit, "accept_fexit", &["inet_csk_accept"]),
             kprobe(Kprobe, "accept_kprobe", &["security_sock_graft"]),
-            kprobe(Kretprobe, "accept_kretprobe", &["inet_csk_accept"]),
             tracepoint(
                 Tracepoint,
                 "accept_tp",
@@ -161,12 +161,20 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
         ],
     ),
     (
+        Point::Listen,
+        &[any(
+            RawTracepoint,
+            "listen_raw_tp",
+            &["inet_sock_set_state"],
+        )],
+    ),
+    (
         Point::Retransmit,
-        &[
-            tracepoint(RawTracepoint, "retransmit_raw_tp", &["tcp_retransmit_skb"]),
-            fentry(Fexit, "retransmit_fexit", &["__tcp_retransmit_skb"]),
-            kprobe(Kprobe, "retransmit_kprobe", &["__tcp_retransmit_skb"]),
-        ],
+        &[any(
+            RawTracepoint,
+            "retransmit_raw_tp",
+            &["tcp_retransmit_skb"],
+        )],
     ),
     (
         Point::SynAck,
@@ -237,6 +245,7 @@ impl Point {
                 Some("attempts that fail before a SYN is sent are not seen")
             }
             Self::Accept => Some("owners of accepted connections are not known"),
+            Self::Listen => Some("owners of listeners made during the trace are not known"),
             Self::SynAck => Some("retransmitted SYN-ACKs are not seen"),
             Self::LossProbe => Some("tail loss probes that carry new data are not seen"),
             Self::Fork => Some("children of traced processes are not followed"),
@@ -259,6 +268,7 @@ impl fmt::Display for Point {
             Self::ConnectCall => "connect_call",
             Self::ConnectReturn => "connect_return",
             Self::Accept => "accept",
+            Self::Listen => "listen",
             Self::Retransmit => "retransmit",
             Self::SynAck => "synack",
             Self::LossProbe => "loss_probe",
@@ -288,11 +298,14 @@ impl fmt::Display for Mechanism {
             Fentry => "fentry",
             Fexit => "fexit",
             Kprobe => "kprobe",
-            Kretprobe => "kretprobe",
             Tracepoint => "tracepoint",
             Iterator => "iterator",
             With(point) => return write!(f, "{point}: {}", self.targets.join(", ")),
         };
-        write!(f, "{how} {}", self.targets.join(", "))
+        write!(f, "{how} {}", self.targets.join(", "))?;
+        if self.how == Fexit {
+            f.write_str(" (misses calls that were blocked before the trace)")?;
+        }
+        Ok(())
     }
 }
