@@ -10,15 +10,15 @@ fn line() -> (Value, Row) {
     let line = json!({
         "event": "tcplife", "ts": "2026-01-02T03:04:05.678901Z", "ts_ns": 1, "netns": 1,
         "pid": me.pid, "comm": me.comm, "uid": 0, "owner": "connect", "role": "client",
-        "ip": 4, "laddr": "127.0.0.1", "lport": 0, "raddr": "127.0.0.1", "rport": 0,
+        "ip": 4, "laddr": "127.0.0.1", "lport": 7, "raddr": "127.0.0.1", "rport": 8,
         "tx_bytes": 5, "rx_bytes": 0, "duration_us": 9, "close": "fin", "closed_by": "local",
     });
-    let row = Row::client(Ends {
-        local: V4,
-        remote: V4,
-    })
-    .bytes(5, 0)
-    .close("fin", "local");
+    let (mut local, mut remote) = (V4, V4);
+    local.set_port(7);
+    remote.set_port(8);
+    let row = Row::client(Ends { local, remote })
+        .bytes(5, 0)
+        .close("fin", "local");
     (line, row)
 }
 
