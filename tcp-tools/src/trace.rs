@@ -306,28 +306,37 @@ impl Stop {
 
     /// Cancel-safe.
     async fn wait(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            () = any(&mut self.signals) => {}
             () = reader_gone(self.reader.as_ref()) => {}
             () = at(self.end) => {}
             () = child_gone(self.child.as_mut()) => {}
         }
     }
 
-    /// Asks the child to end if it still runs, and waits for it.
+    /// Asks the child to end if it still runs, and waits for it; another signal ends it for good.
     async fn end_child(&mut self) -> io::Result<Option<ExitStatus>> {
-        let Some(child) = &mut self.child else {
-            return Ok(None);
-        };
+        let Self { signals, child, .. } = self;
+        let Some(child) = child else { return Ok(None) };
         if let (None, Some(id)) = (child.try_wait()?, child.id()) {
             // It has not been waited for, so the number is still its own.
             let id = i32::try_from(id).ok().and_then(Pid::from_raw);
             id.map(|id| kill_process(id, Signal::TERM)).transpose()?;
         }
+        tokio::select! {
+            status = child.wait() => return status.map(Some),
+            () = any(signals) => {}
+        }
+        child.start_kill()?;
         child.wait().await.map(Some)
+    }
+}
+
+async fn any([interrupt, terminate, hangup]: &mut [tokio::signal::unix::Signal; 3]) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 
