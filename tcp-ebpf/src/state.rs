@@ -11,12 +11,12 @@ use aya_log_ebpf::trace;
 use tcp_ebpf::{
     config::event::{ACCEPT, ATTEMPT, OUTCOME, RETRANSMIT, SESSION},
     tcp::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, State},
-    wire::{owner, role},
+    wire::{counter, owner, role},
 };
 
 use crate::{
     connect,
-    globals::{config, wants},
+    globals::{config, count, wants},
     maps::{self, Conn},
     owner::current,
     session,
@@ -58,6 +58,7 @@ fn state_kprobe(ctx: ProbeContext) -> u32 {
 fn destroy_raw_tp(ctx: RawTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
     if let Some(conn) = maps::conn(sock) {
+        count(counter::UNSEEN_CLOSE);
         // A socket that was reset, and then closed without lingering, has forgotten with whom it was
         // (tcp_disconnect, net/ipv4/tcp.c): it stays with the count.
         if wants(SESSION) && sock.rport() != 0 {

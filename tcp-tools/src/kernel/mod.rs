@@ -245,6 +245,9 @@ impl Tracer {
                 .map_err(Error::Counters)?
                 .recursion_misses;
         }
+        // Before Linux 6.7 the kernel does not count the kprobe programs that it skips (trace_call_bpf,
+        // kernel/trace/bpf_trace.c), but what came of it shows.
+        let missed = missed.max(self.counters.get(counter::UNSEEN_CLOSE)?);
         Ok(Losses {
             missed,
             ..self.counters.losses()?
