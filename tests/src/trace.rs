@@ -275,6 +275,14 @@ impl Ended {
         }
     }
 
+    /// Standard error, less the word that the kernel skipped programs: see [`Ended::assert_clean`].
+    pub fn talk(&self) -> &str {
+        match self.stderr.rfind("tcp-tools: lost ") {
+            Some(at) if self.stderr[at..].contains("(missed ") => &self.stderr[..at],
+            _ => &self.stderr,
+        }
+    }
+
     /// How often the kernel skipped a program, if it did and nothing else was lost.
     fn skipped(&self) -> Option<u64> {
         let count = self.stderr.strip_prefix("tcp-tools: lost ")?;
