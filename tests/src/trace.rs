@@ -277,18 +277,23 @@ impl Ended {
 
     /// Standard error, less the word that the kernel skipped programs: see [`Ended::assert_clean`].
     pub fn talk(&self) -> &str {
-        match self.stderr.rfind("tcp-tools: lost ") {
-            Some(at) if self.stderr[at..].contains("(missed ") => &self.stderr[..at],
-            _ => &self.stderr,
-        }
+        self.skips().map_or(&self.stderr, |(talk, _)| talk)
     }
 
-    /// How often the kernel skipped a program, if it did and nothing else was lost.
+    /// How often the kernel skipped a program, if it did and nothing else was said or lost.
     fn skipped(&self) -> Option<u64> {
-        let count = self.stderr.strip_prefix("tcp-tools: lost ")?;
-        let count = count.split(' ').next()?.parse().ok()?;
+        let (talk, count) = self.skips()?;
+        talk.is_empty().then_some(count)
+    }
+
+    /// If the last word is that the kernel skipped programs, and nothing else was lost: what was said
+    /// before it, and how often.
+    fn skips(&self) -> Option<(&str, u64)> {
+        let (talk, _) = self.stderr.split_at(self.stderr.rfind("tcp-tools: lost ")?);
+        let last = &self.stderr[talk.len()..];
+        let count = last.split(' ').nth(2)?.parse().ok()?;
         let whole = format!("tcp-tools: lost {count} events (missed {count})\n");
-        (self.stderr == whole).then_some(count)
+        (last == whole).then_some((talk, count))
     }
 
     /// Exit code 0, nothing on standard error, nothing lost, and these rows. Where the kernel skipped a
