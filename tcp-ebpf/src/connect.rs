@@ -117,7 +117,8 @@ pub(crate) fn fill(to: *mut Connect, sock: Sock, conn: &Conn, established: bool)
         conn.syn_ns,
         error,
         established,
-        conn.connect_flags,
+        // Fast Open may have put the SYN off, until there was data.
+        conn.connect_flags | flags(sock),
         sock.retransmits(),
     );
 }

@@ -8,7 +8,7 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use tcp_ebpf::{
-    offsets::{ABSENT, Field},
+    offsets::{ABSENT, BIT_SHIFT, Bits, Field},
     wire::counter,
 };
 
@@ -21,6 +21,22 @@ pub(crate) fn read<T: Copy>(base: u64, field: Field<T>) -> T {
     read_into(base, field, value.as_mut_ptr());
     // SAFETY: `read_into` has filled it, and every `T` of the table is made of integers.
     unsafe { value.assume_init() }
+}
+
+/// The value of a bitfield; zero if it cannot be read.
+#[inline(always)]
+pub(crate) fn read_bits<const N: u32>(base: u64, field: Field<Bits<N>>) -> u8 {
+    let mut byte = 0_u8;
+    if has(field) {
+        let offset = globals::offset(field.index);
+        let shift = offset >> BIT_SHIFT;
+        let at = base.wrapping_add((offset & ((1 << BIT_SHIFT) - 1)) as u64);
+        if !probe(at, &raw mut byte) {
+            globals::count(counter::READ_FAULT);
+        }
+        byte = byte >> shift & ((1 << N) - 1);
+    }
+    byte
 }
 
 /// Zeroes what is made of integers, word by word: LLVM makes a call of memset of anything else, and that

@@ -23,7 +23,7 @@ pub enum Need {
 pub struct FieldSpec {
     /// The structure that `path` starts in.
     pub strukt: &'static str,
-    /// Members, separated by dots. `name:N` is a bitfield in the low `N` bits of what is read.
+    /// Members, separated by dots. `name:N` is a bitfield of `N` bits within a byte ([`Bits`]).
     pub path: &'static str,
     /// Size that the programs read, in bytes.
     pub size: u32,
@@ -37,6 +37,13 @@ pub struct Field<T> {
     pub index: usize,
     value: PhantomData<T>,
 }
+
+/// A bitfield of `N` bits within one byte. Its offset is `bytes | shift << BIT_SHIFT`.
+#[repr(transparent)]
+pub struct Bits<const N: u32>(u8);
+
+/// Where [`Bits`] keep how far they are from the lowest bit of their byte.
+pub const BIT_SHIFT: u32 = 24;
 
 // Derived ones would ask the same of `T`.
 impl<T> Clone for Field<T> {
@@ -84,6 +91,7 @@ const IPV6: Need = Optional("IPv6 addresses");
 const FD_WALK: Need = Optional("accept by tracepoint");
 const CGROUP: Need = Optional("cgroup filter, and cgroup of sockets opened before the trace");
 const BACKLOG: Need = Optional("backlog of listeners");
+const FAST_OPEN: Need = Optional("marks of TCP Fast Open");
 const REASON: Need = Optional("reason of retransmits");
 
 fields! {
@@ -119,9 +127,10 @@ fields! {
     total_retrans: u32 = "tcp_sock", "total_retrans", Required;
     snd_cwnd: u32 = "tcp_sock", "snd_cwnd", Required;
     is_mptcp: u8 = "tcp_sock", "is_mptcp", Optional("marks of Multipath TCP");
-    fastopen_req: u64 = "tcp_sock", "fastopen_req", Optional("marks of TCP Fast Open");
+    fastopen_req: u64 = "tcp_sock", "fastopen_req", FAST_OPEN;
+    syn_fastopen: Bits<1> = "tcp_sock", "syn_fastopen:1", FAST_OPEN;
     // include/net/inet_connection_sock.h
-    ca_state: u8 = "inet_connection_sock", "icsk_ca_state:5", REASON;
+    ca_state: Bits<5> = "inet_connection_sock", "icsk_ca_state:5", REASON;
     icsk_pending: u8 = "inet_connection_sock", "icsk_pending", REASON;
     // include/linux/skbuff.h, include/net/tcp.h
     skb_len: u32 = "sk_buff", "len", Required;

@@ -167,7 +167,7 @@ impl Sock {
     /// `enum tcp_ca_state`, include/uapi/linux/tcp.h.
     #[inline(always)]
     pub(crate) fn ca_state(self) -> u8 {
-        self.read(offsets::ca_state) & 0x1f
+        mem::read_bits(self.0, offsets::ca_state)
     }
 
     /// `ICSK_TIME_*`, include/net/inet_connection_sock.h.
@@ -185,10 +185,10 @@ impl Sock {
         )
     }
 
-    /// Whether a Fast Open is being made; known until the SYN has left.
+    /// Whether a Fast Open is being made (known until the SYN has left), or the SYN was one.
     #[inline(always)]
     pub(crate) fn is_fast_open(self) -> bool {
-        self.read(offsets::fastopen_req) != 0
+        self.read(offsets::fastopen_req) != 0 || mem::read_bits(self.0, offsets::syn_fastopen) != 0
     }
 
     #[inline(always)]

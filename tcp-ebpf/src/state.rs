@@ -11,12 +11,12 @@ use aya_log_ebpf::trace;
 use tcp_ebpf::{
     config::event::{ACCEPT, ATTEMPT, OUTCOME, RETRANSMIT, SESSION},
     tcp::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, State},
-    wire::{counter, owner, role},
+    wire::{owner, role},
 };
 
 use crate::{
     connect,
-    globals::{config, count, wants},
+    globals::{config, wants},
     maps::{self, Conn},
     owner::current,
     session,
@@ -26,7 +26,7 @@ use crate::{
 /// `trace_inet_sock_set_state(sk, oldstate, newstate)`, include/trace/events/sock.h.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
-    changed(
+    first(
         Sock::new(ctx.arg(0)),
         ctx.arg::<u32>(1) as State,
         ctx.arg::<u32>(2) as State,
@@ -38,7 +38,7 @@ fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
 #[fentry(function = "tcp_set_state")]
 fn state_fentry(ctx: FEntryContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
-    changed(sock, sock.state(), ctx.arg::<u32>(1) as State);
+    first(sock, sock.state(), ctx.arg::<u32>(1) as State);
     0
 }
 
@@ -46,27 +46,44 @@ fn state_fentry(ctx: FEntryContext) -> i32 {
 fn state_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(new)) = (ctx.arg(0), ctx.arg::<u32>(1)) {
         let sock = Sock::new(sock);
-        changed(sock, sock.state(), new as State);
+        first(sock, sock.state(), new as State);
     }
     0
 }
 
-/// `trace_tcp_destroy_sock(sk)`, include/trace/events/tcp.h: a net below the other one. A softirq that
-/// interrupts this program on its processor finds it busy, and the kernel skips it for that softirq's
-/// sockets (`recursion_misses`). Where that was a CLOSE, the socket is still known here.
-#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
-fn destroy_raw_tp(ctx: RawTracePointContext) -> i32 {
+/// Makes up for what the kernel skips.
+///
+/// A program that an interrupt finds busy on its processor is not run for that interrupt's sockets
+/// (`recursion_misses`, Linux 5.12; for kprobes any other program is enough). This one comes after the
+/// programs above, is not busy when they are, and handles what they have not marked.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn state_again_raw_tp(ctx: RawTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
-    if let Some(conn) = maps::conn(sock) {
-        count(counter::UNSEEN_CLOSE);
-        // A socket that was reset, and then closed without lingering, has forgotten with whom it was
-        // (tcp_disconnect, net/ipv4/tcp.c): it stays with the count.
-        if wants(SESSION) && sock.rport() != 0 {
-            session::ended(sock, CLOSE, conn);
-        }
-        maps::forget(sock);
+    let (old, new) = (ctx.arg::<u32>(1) as State, ctx.arg::<u32>(2) as State);
+    if matters(old, new) && !maps::take_mark(mark(sock, new)) {
+        changed(sock, old, new);
     }
     0
+}
+
+#[inline(always)]
+fn first(sock: Sock, old: State, new: State) {
+    changed(sock, old, new);
+    if matters(old, new) {
+        maps::leave_mark(mark(sock, new));
+    }
+}
+
+/// Whether [`changed`] does anything at all.
+#[inline(always)]
+fn matters(old: State, new: State) -> bool {
+    matches!(new, SYN_SENT | ESTABLISHED | CLOSE) || old == SYN_RECV
+}
+
+/// One change of one socket. The upper bits of a kernel address are all ones.
+#[inline(always)]
+fn mark(sock: Sock, new: State) -> u64 {
+    sock.key() << 4 | u64::from(new)
 }
 
 #[inline(always)]

@@ -230,10 +230,8 @@ pub mod counter {
     pub const SUBMITTED: u32 = 3;
     /// Records that filters kept out of it.
     pub const FILTERED: u32 = 4;
-    /// Sockets that were destroyed and whose CLOSE was not seen.
-    pub const UNSEEN_CLOSE: u32 = 5;
     /// Number of counters.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 5;
 }
 
 const _: () = {

@@ -234,24 +234,6 @@ pub fn assert_rows(actual: &[Value], expected: &[Row]) {
     );
 }
 
-/// Compares only between whom the rows are.
-///
-/// # Panics
-/// Unless each expected flow came, exactly once, and no others.
-pub fn assert_flows(actual: &[Value], expected: &[Row]) {
-    let flow = |row: &Map<String, Value>| {
-        ["laddr", "lport", "raddr", "rport"].map(|field| row[field].to_string())
-    };
-    let mut actual: Vec<_> = actual
-        .iter()
-        .map(|row| flow(row.as_object().unwrap()))
-        .collect();
-    let mut expected: Vec<_> = expected.iter().map(|row| flow(&row.0)).collect();
-    actual.sort();
-    expected.sort();
-    assert_eq!(actual, expected);
-}
-
 fn exact_fields(row: &Value) -> Map<String, Value> {
     let fields = row.as_object().unwrap().clone();
     fields

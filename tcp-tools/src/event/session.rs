@@ -2,7 +2,7 @@
 
 use tcp_ebpf::{
     tcp::{
-        CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_SENT, State,
+        CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_SENT, State,
         TIME_WAIT,
     },
     wire::{self, Progress, flag, kind, role},
@@ -139,20 +139,16 @@ impl Session {
         let base = (partial && record.base.state != 0).then_some(&record.base);
         let ended = record.head.kind == kind::SESSION;
         let close = ended.then(|| close(record));
-        let tx_bytes = match record.now.state {
-            CLOSE => tx_of_destroyed(record),
-            _ => syn.map(|syn| tx(&record.now, syn)),
-        };
-        let tx_base = base.zip(syn).map(|(base, syn)| tx(base, syn));
+        let tx_bytes = syn.map(|syn| tx(&record.now, syn));
         Ok(Self {
             flow: Flow::new(&record.head)?,
             role,
             partial,
             tx_bytes,
             rx_bytes: rx(&record.now),
-            tx_trace_bytes: tx_bytes
-                .zip(tx_base)
-                .map(|(now, base)| now.saturating_sub(base)),
+            tx_trace_bytes: base
+                .zip(syn)
+                .map(|(base, syn)| tx(&record.now, syn).saturating_sub(tx(base, syn))),
             rx_trace_bytes: base.map(|base| rx(&record.now).saturating_sub(rx(base))),
             duration_us: duration_us(record),
             handshake_us: handshake_us(record, role),
@@ -176,13 +172,6 @@ fn fin_was_sent(state: State) -> bool {
 
 fn fin_is_acked(progress: &Progress) -> bool {
     fin_was_sent(progress.state) && progress.flags & flag::ALL_ACKED != 0
-}
-
-/// Application bytes acknowledged, where CLOSE itself was not seen and so not whether a FIN is among them:
-/// if there is nothing left to acknowledge, all that was sent has been.
-fn tx_of_destroyed(record: &wire::Session) -> Option<u64> {
-    let all_acked = record.now.flags & flag::ALL_ACKED != 0;
-    all_acked.then(|| record.bytes_sent.saturating_sub(record.bytes_retrans))
 }
 
 /// Application bytes acknowledged; `syn` is how many of the kernel's count are our SYN.
@@ -266,7 +255,7 @@ fn close(record: &wire::Session) -> Close {
             Close::Unreachable
         }
         0 => match state {
-            FIN_WAIT2 | TIME_WAIT | CLOSE => Close::Fin,
+            FIN_WAIT2 | TIME_WAIT => Close::Fin,
             FIN_WAIT1 | CLOSING | LAST_ACK if fin_is_acked(&record.now) => Close::Fin,
             ESTABLISHED | CLOSE_WAIT => Close::RstSent,
             _ => Close::Aborted,
@@ -277,7 +266,7 @@ fn close(record: &wire::Session) -> Close {
 
 fn closed_by(state: State, close: Close) -> Option<Side> {
     match (state, close) {
-        (CLOSE, _) | (_, Close::Timeout | Close::Unreachable) => None,
+        (_, Close::Timeout | Close::Unreachable) => None,
         (FIN_WAIT1 | FIN_WAIT2 | CLOSING | TIME_WAIT, _) => Some(Side::Local),
         (CLOSE_WAIT | LAST_ACK, _) => Some(Side::Remote),
         (_, Close::RstReceived | Close::Refused) => Some(Side::Remote),
@@ -393,11 +382,6 @@ mod tests {
         let (local, remote) = (Some(Side::Local), Some(Side::Remote));
         assert_eq!(ended(LAST_ACK, 0, flag::ALL_ACKED), (Close::Fin, remote));
         assert_eq!(ended(FIN_WAIT2, 0, 0), (Close::Fin, local));
-        assert_eq!(
-            ended(CLOSE, 0, 0),
-            (Close::Fin, None),
-            "only its end was seen"
-        );
         assert_eq!(ended(FIN_WAIT1, 0, 0), (Close::Aborted, local));
         assert_eq!(ended(ESTABLISHED, 0, 0), (Close::RstSent, local));
         assert_eq!(

@@ -46,6 +46,25 @@ pub struct Field {
     pub offset: u32,
     /// Bytes; of an array, all its elements.
     pub size: u32,
+    /// Bits of the first byte below the member: not 0 only for bitfields.
+    pub shift: u32,
+}
+
+impl Field {
+    /// `width` is that of a bitfield, which must lie within one byte.
+    fn of(bits: &walk::Bits, width: Option<u64>) -> Option<Self> {
+        let shift = bits.offset % 8;
+        let is_whole = match width {
+            Some(width) => bits.size == width && shift + width <= 8,
+            None => bits.size % 8 == 0 && shift == 0,
+        };
+        is_whole.then_some(())?;
+        Some(Self {
+            offset: (bits.offset / 8).try_into().ok()?,
+            size: bits.size.div_ceil(8).try_into().ok()?,
+            shift: shift.try_into().ok()?,
+        })
+    }
 }
 
 /// A scanned BTF blob.
@@ -114,13 +133,13 @@ impl Btf {
     ///
     /// Anonymous members are descended into. A dot goes on inside the member before it, and inside
     /// the first element of an array: `"__sk_common.skc_family"`, `"rtt_min.s.v"`. `"name:5"` is a
-    /// bitfield of five bits, the lowest ones of a byte.
+    /// bitfield of five bits within one byte.
     ///
     /// # Errors
     ///
     /// When the member is a bitfield, and not the one that `path` describes, or the BTF is malformed.
     pub fn field(&self, strukt: &str, path: &str) -> Result<Option<Field>, BtfError> {
-        let (path, low_bits) = match path.split_once(':') {
+        let (path, width) = match path.split_once(':') {
             Some((path, bits)) => (path, bits.parse::<u64>().ok()),
             None => (path, None),
         };
@@ -133,19 +152,13 @@ impl Btf {
                     fault,
                 })?;
             if let Some(bits) = found {
-                let whole_bytes = bits.offset % 8 == 0
-                    && low_bits.map_or(bits.size % 8 == 0, |low_bits| bits.size == low_bits);
-                let bytes = u32::try_from(bits.offset / 8)
-                    .ok()
-                    .zip(bits.size.div_ceil(8).try_into().ok());
-                return match bytes {
-                    Some((offset, size)) if whole_bytes => Ok(Some(Field { offset, size })),
-                    _ => Err(BtfError::Bitfield {
+                return Field::of(&bits, width)
+                    .map(Some)
+                    .ok_or_else(|| BtfError::Bitfield {
                         member: format!("{strukt}.{path}"),
                         size: bits.size,
                         offset: bits.offset,
-                    }),
-                };
+                    });
             }
         }
         Ok(None)

@@ -131,6 +131,9 @@ impl Tracer {
     pub fn start(options: &Options) -> Result<Self, Error> {
         let mut kernel = Kernel::prepare(options)?;
         let mut points = options.points.clone();
+        if let Some(at) = points.iter().position(|point| *point == Point::State) {
+            points.insert(at + 1, Point::StateAgain);
+        }
         if options.filter.follow {
             points.extend([Point::Fork, Point::Exit]);
         }
@@ -227,10 +230,11 @@ impl Tracer {
     }
 
     fn link(&self, point: Point) -> Option<BorrowedFd<'_>> {
-        self.attached
-            .iter()
-            .find(|attached| attached.point == point)?
-            .link()
+        self.attached(point)?.link()
+    }
+
+    fn attached(&self, point: Point) -> Option<&Attached> {
+        self.attached.iter().find(|it| it.point == point)
     }
 
     /// What was lost so far.
@@ -240,18 +244,26 @@ impl Tracer {
     /// When the kernel does not give its counters.
     pub fn losses(&self) -> Result<Losses, Error> {
         let mut missed = 0;
-        for program in self.attached.iter().filter_map(Attached::program) {
+        for program in self.attached.iter().filter_map(|it| self.is_alone(it)) {
             missed += sys::prog_info(program)
                 .map_err(Error::Counters)?
                 .recursion_misses;
         }
-        // Before Linux 6.7 the kernel does not count the kprobe programs that it skips (trace_call_bpf,
-        // kernel/trace/bpf_trace.c), but what came of it shows.
-        let missed = missed.max(self.counters.get(counter::UNSEEN_CLOSE)?);
         Ok(Losses {
             missed,
             ..self.counters.losses()?
         })
+    }
+
+    /// The program of a point, unless another one handles what the kernel skips it for.
+    fn is_alone<'a>(&self, attached: &'a Attached) -> Option<BorrowedFd<'a>> {
+        let doubles = [Point::State, Point::StateAgain];
+        let is_doubled = doubles.contains(&attached.point)
+            && doubles.iter().all(|point| {
+                self.attached(*point)
+                    .is_some_and(|it| it.program().is_some())
+            });
+        attached.program().filter(|_| !is_doubled)
     }
 
     /// Records that the programs have put into the ring so far, and those that filters kept out of it.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tcp_ebpf::offsets::{ABSENT, FIELDS, Need};
+use tcp_ebpf::offsets::{ABSENT, BIT_SHIFT, FIELDS, Need};
 
 use super::{
     Error,
@@ -69,7 +69,7 @@ pub(super) fn resolve(btf: &Btf) -> Result<Offsets, Error> {
             None
         };
         let offset = match (found, spec.need) {
-            (Some(found), _) if found.size == spec.size => found.offset,
+            (Some(found), _) if found.size == spec.size => found.offset | found.shift << BIT_SHIFT,
             (Some(found), _) => {
                 return Err(Error::FieldSize {
                     field: name(),

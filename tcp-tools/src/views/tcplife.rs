@@ -69,7 +69,7 @@ impl Tcplife {
 
 impl View for Tcplife {
     fn needs(&self) -> Needs {
-        let mut points = vec![Point::State, Point::Destroy, Point::Connect, Point::Accept];
+        let mut points = vec![Point::State, Point::Connect, Point::Accept];
         if !self.new_only {
             points.extend([Point::SeedSockets, Point::SeedOwners]);
         }

@@ -75,7 +75,6 @@ impl View for Tcpretrans {
     fn needs(&self) -> Needs {
         let mut points = vec![
             Point::State,
-            Point::Destroy,
             Point::Connect,
             Point::Accept,
             Point::Listen,

@@ -49,7 +49,11 @@ fn exit_status_is_the_commands() {
         (&["sh", "-c", "kill -PIPE $$"], 128 + libc::SIGPIPE),
     ] {
         let ended = run("tcpconnect", &[], command);
-        assert_eq!((ended.code, ended.talk()), (Some(code), ""), "{command:?}");
+        assert_eq!(
+            (ended.code, ended.stderr.as_str()),
+            (Some(code), ""),
+            "{command:?}"
+        );
         assert!(ended.lines.is_empty(), "{:?}", ended.lines);
     }
 }
@@ -65,14 +69,14 @@ fn command_that_cannot_be_run() {
         assert_eq!(ended.code, Some(code), "{command}");
         let said = format!("tcp-tools: cannot run {command}: ");
         assert!(ended.stderr.starts_with(&said), "{}", ended.stderr);
-        assert_eq!(ended.talk().lines().count(), 1, "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     }
 }
 
 #[test]
 fn what_the_command_writes_is_no_data() {
     let ended = run("tcpconnect", &[], &["sh", "-c", "echo out; echo err >&2"]);
-    assert_eq!((ended.code, ended.talk()), (Some(0), "out\nerr\n"));
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), "out\nerr\n"));
     assert!(ended.lines.is_empty(), "{:?}", ended.lines);
 }
 
@@ -108,7 +112,7 @@ fn attempt_made_at_once_is_not_missed() {
     ]);
     for _ in 0..10 {
         let ended = run("tcpconnect", &["--latency"], &words(&attempt));
-        assert_eq!((ended.code, ended.talk()), (Some(3), ""));
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(3), ""));
         let rows = ended.rows();
         assert_eq!(
             (rows.len(), ended.lines.len()),
@@ -164,7 +168,7 @@ fn others_are_traced_if_asked_for() {
 #[test]
 fn bound_on_the_time_ends_the_command() {
     let ended = run("tcpconnect", &["--duration", "100ms"], &["sleep", "1000"]);
-    assert_eq!((ended.code, ended.talk()), (Some(TERMINATED), ""));
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(TERMINATED), ""));
 }
 
 #[test]
@@ -185,6 +189,6 @@ fn interrupt_ends_the_command() {
         let trace = Trace::view("tcpconnect", &netns, &["--", "sleep", "1000"]);
         trace.signal(signal);
         let ended = trace.wait_end();
-        assert_eq!((ended.code, ended.talk()), (Some(TERMINATED), ""));
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(TERMINATED), ""));
     }
 }

@@ -134,6 +134,8 @@ fn sample() -> Builder {
             ("samples", samples, 192),
             ("pointer", pointer, 384),
             ("flag", int, 1 << 24 | 448),
+            ("inner", int, 2 << 24 | 451),
+            ("astride", int, 3 << 24 | 454),
             ("bits", int, 8 << 24 | 456),
         ],
     );
@@ -191,11 +193,21 @@ fn bitfields_are_refused() {
         btf.field("sock", "flag:1").unwrap(),
         Some(Field {
             offset: 56,
-            size: 1
+            size: 1,
+            shift: 0
         }),
         "as described"
     );
+    assert_eq!(
+        btf.field("sock", "inner:2").unwrap(),
+        Some(Field {
+            offset: 56,
+            size: 1,
+            shift: 3
+        })
+    );
     assert!(btf.field("sock", "flag:2").is_err(), "other than described");
+    assert!(btf.field("sock", "astride:3").is_err(), "in two bytes");
     let error = btf.field("sock", "flag").unwrap_err();
     insta::assert_snapshot!(error, @"sock.flag is a bitfield of 1 bits at bit 448, not made of whole bytes");
 
@@ -249,7 +261,11 @@ fn kinds_of_later_kernels_are_stepped_over() {
     b.layouts.extend([4, 4, 0, 0]);
     assert_eq!(
         b.scan().field("s", "x").unwrap(),
-        Some(Field { offset: 0, size: 4 })
+        Some(Field {
+            offset: 0,
+            size: 4,
+            shift: 0
+        })
     );
 }
 
@@ -353,7 +369,8 @@ fn the_running_kernel_is_understood() {
             field("sock", "__sk_common.skc_family"),
             Field {
                 offset: 16,
-                size: 2
+                size: 2,
+                shift: 0
             }
         );
         assert_eq!(field("tcp_sock", "bytes_acked").size, 8);

@@ -9,8 +9,8 @@ use How::{Fentry, Fexit, Iterator, Kprobe, RawTracepoint, Tracepoint, With};
 pub enum Point {
     /// A socket changes its state.
     State,
-    /// A socket is destroyed.
-    Destroy,
+    /// A socket changes its state, and the kernel has skipped the program of [`Point::State`].
+    StateAgain,
     /// A SYN is about to be sent.
     Connect,
     /// connect() is called.
@@ -120,8 +120,12 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
         ],
     ),
     (
-        Point::Destroy,
-        &[any(RawTracepoint, "destroy_raw_tp", &["tcp_destroy_sock"])],
+        Point::StateAgain,
+        &[any(
+            RawTracepoint,
+            "state_again_raw_tp",
+            &["inet_sock_set_state"],
+        )],
     ),
     (
         Point::Connect,
@@ -239,7 +243,9 @@ impl Point {
     pub fn loss(self) -> Option<&'static str> {
         match self {
             Self::State | Self::Retransmit => None,
-            Self::Destroy => Some("a session may be missed when interrupts come at a bad moment"),
+            Self::StateAgain => {
+                Some("a session may be missed when interrupts come at a bad moment")
+            }
             Self::Connect => Some("handshake times include the choice of a local port"),
             Self::ConnectCall | Self::ConnectReturn => {
                 Some("attempts that fail before a SYN is sent are not seen")
@@ -263,7 +269,7 @@ impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::State => "state",
-            Self::Destroy => "destroy",
+            Self::StateAgain => "state_again",
             Self::Connect => "connect",
             Self::ConnectCall => "connect_call",
             Self::ConnectReturn => "connect_return",
