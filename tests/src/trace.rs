@@ -184,11 +184,22 @@ impl Trace {
 
     /// Waits until a row of the test's namespace has come with this value of a field.
     pub fn wait_for_row(&mut self, field: &str, value: &str) {
+        let is_it = self.is_row_with(field, value);
+        self.wait("rows", 1, is_it);
+    }
+
+    /// Whether such a row is among those that were waited for.
+    pub fn has_row(&self, field: &str, value: &str) -> bool {
+        let is_it = self.is_row_with(field, value);
+        self.lines.iter().any(|line| is_it(line))
+    }
+
+    fn is_row_with<'a>(&self, field: &'a str, value: &'a str) -> impl Fn(&str) -> bool + use<'a> {
         let (view, netns) = (self.view, self.netns);
-        self.wait("rows", 1, |line| {
+        move |line| {
             let row = check_line(line);
             row["event"] == view && row["netns"] == netns && row[field] == value
-        });
+        }
     }
 
     fn wait(&mut self, what: &str, count: usize, counts: impl Fn(&str) -> bool) {

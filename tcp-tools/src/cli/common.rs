@@ -116,12 +116,20 @@ impl FilterArgs {
         new_only: bool,
         hierarchy: Result<&Hierarchy, &CgroupError>,
     ) -> Result<Filter, String> {
+        let ip = match (self.ipv4, self.ipv6) {
+            (true, _) => Some(4),
+            (_, true) => Some(6),
+            _ => None,
+        };
+        if ![4, 6].into_iter().any(|version| {
+            ip.is_none_or(|ip| ip == version)
+                && has_version(&self.local, version)
+                && has_version(&self.remote, version)
+        }) {
+            return Err("--local, --remote and the IP version leave nothing to match".into());
+        }
         Ok(Filter {
-            ip: if self.ipv4 {
-                Some(4)
-            } else {
-                self.ipv6.then_some(6)
-            },
+            ip,
             netns: self.netns,
             pids: self.pid.clone(),
             follow: self.follow,
@@ -157,6 +165,14 @@ impl FilterArgs {
         }
         Ok(ids)
     }
+}
+
+/// Whether networks, if there are any, let addresses of this IP version through.
+fn has_version(nets: &[IpNet], version: u8) -> bool {
+    nets.is_empty()
+        || nets
+            .iter()
+            .any(|net| matches!(net, IpNet::V4(_)) == (version == 4))
 }
 
 /// How to show it.

@@ -30,7 +30,8 @@ const LOST: u8 = 3;
 /// Exit codes: 0 fine (also after Ctrl-C or when the reader of a pipe leaves), 1 it could not run, 2 wrong
 /// options, 3 events were lost under --strict.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+// The name is also that of a link.
+#[command(version, bin_name = "tcp-tools", max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -3,14 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 use tcp_tools_tests::actor::{Actor, ends};
 use tcp_tools_tests::netns::{Netns, client_ends, one_client_port, set_ipv4};
 use tcp_tools_tests::row::{Process, Row};
+use tcp_tools_tests::skip;
 use tcp_tools_tests::sock::{self, DUAL, Ends, V4, V6};
 use tcp_tools_tests::trace::{Ended, Trace};
-use tcp_tools_tests::{skip, tier};
 
 /// A listener on a free port of `address`, and where it is.
 fn listener(address: SocketAddr) -> (Socket, SocketAddr) {

@@ -1,13 +1,15 @@
 //! Options that make no sense, and that no option is without a test.
 
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::time::Instant;
 
 use tcp_tools_tests::netns::Netns;
 use tcp_tools_tests::row::Row;
 use tcp_tools_tests::sock::{self, Ends, V4};
-use tcp_tools_tests::tool;
 use tcp_tools_tests::trace::Trace;
+use tcp_tools_tests::{PATIENCE, skip, tool};
 
 const VIEWS: [&str; 4] = ["tcplife", "tcpconnect", "tcpaccept", "tcpretrans"];
 
@@ -49,6 +51,9 @@ fn filter_that_can_match_nothing_is_refused() {
 fn options_that_exclude_or_need_each_other() {
     for args in [
         &["tcpconnect", "-4", "-6"][..],
+        &["tcpconnect", "-4", "--local", "::1"],
+        &["tcpconnect", "-6", "--remote", "10.0.0.0/8"],
+        &["tcpconnect", "--local", "::1", "--remote", "10.0.0.1"],
         &["tcpconnect", "--follow"],
         &["tcpconnect", "--all"],
         &["tcpconnect", "-c", "--latency"],
@@ -69,13 +74,14 @@ fn link_by_the_name_of_a_view_is_that_view() {
     for view in VIEWS {
         let link = dir.path().join(view);
         symlink(tool(), &link).unwrap();
-        let options = |command: &mut Command| {
-            let help = String::from_utf8(command.arg("--help").output().unwrap().stdout).unwrap();
-            help.split_once("Options:").unwrap().1.to_owned()
+        let help = |command: &mut Command| {
+            String::from_utf8(command.arg("--help").output().unwrap().stdout).unwrap()
         };
-        let by_name = options(&mut Command::new(&link));
+        let by_name = help(&mut Command::new(&link));
+        let usage = format!("Usage: tcp-tools {view} [OPTIONS]");
+        assert!(by_name.contains(&usage), "{by_name}");
         assert!(
-            by_name == options(Command::new(tool()).arg(view)),
+            by_name == help(Command::new(tool()).arg(view)),
             "{view}: {by_name}"
         );
     }
@@ -128,6 +134,34 @@ fn names_of_addresses_do_not_hold_up_the_rows() {
         };
         trace.expect(&rows);
     }
+}
+
+#[test]
+fn names_of_addresses_come_with_later_rows() {
+    let hosts = fs::read_to_string("/etc/hosts").unwrap();
+    let name = hosts.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "127.0.0.1").then(|| words.next())?
+    });
+    let Some(name) = name else {
+        return skip("name of 127.0.0.1 in /etc/hosts");
+    };
+    let netns = Netns::enter_new();
+    let mut trace = Trace::view("tcpconnect", &netns, &["--resolve"]);
+    let listener = sock::listen(V4, 16).unwrap();
+    let address = sock::local(&listener).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    for rows in 1.. {
+        let _client = sock::connect(address).unwrap();
+        drop(sock::accept(&listener).unwrap());
+        trace.wait_rows(rows);
+        // The resolver answers when it can.
+        if trace.has_row("rname", name) && trace.has_row("lname", name) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no name after {rows} rows");
+    }
+    trace.interrupt().assert_clean();
 }
 
 #[test]
