@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
-    maps::{HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use aya_log_ebpf::debug;
 use tcp_ebpf::wire::{Owner, Progress, counter, owner};
@@ -101,6 +101,9 @@ static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, BPF_F_NO_PR
 #[map]
 static MARKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1 << MARK_BITS, 0);
 const MARK_BITS: u32 = 6;
+/// The program that handles a change of state.
+#[map]
+pub(crate) static STATE: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map]
@@ -200,28 +203,20 @@ pub(crate) fn forget(sock: Sock) {
     let _ = CONNS.remove(sock.key());
 }
 
-/// The slot that this mark shares with one in 64 of the others, on this processor.
+/// Leaves a mark, or takes it back if it is there; true if it was left.
 #[inline(always)]
-fn mark_slot(mark: u64) -> Option<&'static mut u64> {
+pub(crate) fn turn_mark(mark: u64) -> bool {
     // Fibonacci hashing.
     let index = mark.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - MARK_BITS);
+    let Some(slot) = MARKS.get_ptr_mut(index as u32) else {
+        return false;
+    };
     // SAFETY: a slot of a per-CPU array, which an interrupt may overwrite as a whole.
-    MARKS
-        .get_ptr_mut(index as u32)
-        .map(|slot| unsafe { &mut *slot })
-}
-
-#[inline(always)]
-pub(crate) fn leave_mark(mark: u64) {
-    if let Some(slot) = mark_slot(mark) {
-        *slot = mark;
+    unsafe {
+        let was_left = *slot != mark;
+        *slot = if was_left { mark } else { 0 };
+        was_left
     }
-}
-
-/// Whether the mark was there; it is not any more.
-#[inline(always)]
-pub(crate) fn take_mark(mark: u64) -> bool {
-    mark_slot(mark).is_some_and(|slot| core::mem::take(slot) == mark)
 }
 
 #[inline(always)]

@@ -32,7 +32,7 @@ pub(crate) fn read_bits<const N: u32>(base: u64, field: Field<Bits<N>>) -> u8 {
         let shift = offset >> BIT_SHIFT;
         let at = base.wrapping_add((offset & ((1 << BIT_SHIFT) - 1)) as u64);
         if !probe(at, &raw mut byte) {
-            globals::count(counter::READ_FAULT);
+            count_fault();
         }
         byte = byte >> shift & ((1 << N) - 1);
     }
@@ -75,8 +75,15 @@ fn read_into<T>(base: u64, field: Field<T>, to: *mut T) {
     if !has(field) {
         zero(to);
     } else if !probe(address(base, field), to) {
-        globals::count(counter::READ_FAULT);
+        count_fault();
     }
+}
+
+/// Out of line: there are many reads, and faults are rare. What the kernel's verifier takes grows with the
+/// square of a program's size.
+#[inline(never)]
+fn count_fault() {
+    globals::count(counter::READ_FAULT);
 }
 
 /// Like [`read`], where a fault is no loss.

@@ -55,13 +55,15 @@ fn state_kprobe(ctx: ProbeContext) -> u32 {
 ///
 /// A program that an interrupt finds busy on its processor is not run for that interrupt's sockets
 /// (`recursion_misses`, Linux 5.12; for kprobes any other program is enough). This one comes after the
-/// programs above, is not busy when they are, and handles what they have not marked.
+/// programs above, is not busy when they are, and hands what they have not marked over to [`state_raw_tp`].
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_again_raw_tp(ctx: RawTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
     let (old, new) = (ctx.arg::<u32>(1) as State, ctx.arg::<u32>(2) as State);
-    if matters(old, new) && !maps::take_mark(mark(sock, new)) {
-        changed(sock, old, new);
+    if matters(old, new) && maps::turn_mark(mark(sock, new)) {
+        // SAFETY: it has the same context, and nothing is left to drop. Not busy in the kernel's eyes, which
+        // only looks where a program is attached.
+        unsafe { maps::STATE.tail_call(&ctx, 0) };
     }
     0
 }
@@ -70,7 +72,7 @@ fn state_again_raw_tp(ctx: RawTracePointContext) -> i32 {
 fn first(sock: Sock, old: State, new: State) {
     changed(sock, old, new);
     if matters(old, new) {
-        maps::leave_mark(mark(sock, new));
+        maps::turn_mark(mark(sock, new));
     }
 }
 

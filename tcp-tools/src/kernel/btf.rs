@@ -56,7 +56,7 @@ impl Field {
         let shift = bits.offset % 8;
         let is_whole = match width {
             Some(width) => bits.size == width && shift + width <= 8,
-            None => bits.size % 8 == 0 && shift == 0,
+            None => bits.size.is_multiple_of(8) && shift == 0,
         };
         is_whole.then_some(())?;
         Some(Self {

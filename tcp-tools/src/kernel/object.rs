@@ -1,9 +1,10 @@
 //! The kernel object: its maps are made at once, its programs are loaded one by one as they are needed.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
@@ -27,6 +28,7 @@ pub(super) struct Settings<'a> {
 pub(super) struct Object {
     parsed: aya_obj::Object,
     maps: HashMap<String, OwnedFd>,
+    loaded: RefCell<HashMap<String, OwnedFd>>,
 }
 
 /// The kernel did not take a program.
@@ -64,7 +66,11 @@ impl Object {
             .map(|(name, map)| Ok((name.clone(), create(name, map)?)))
             .collect::<Result<HashMap<_, _>, Error>>()?;
         relocate(&mut parsed, &maps)?;
-        Ok(Self { parsed, maps })
+        Ok(Self {
+            parsed,
+            maps,
+            loaded: RefCell::default(),
+        })
     }
 
     /// A map, as one of aya's typed ones.
@@ -93,12 +99,33 @@ impl Object {
         Ok(())
     }
 
+    /// Puts a program into a map of programs, which others call it through as long as the map is open.
+    pub(super) fn callable(
+        &self,
+        map: &str,
+        program: BorrowedFd<'_>,
+    ) -> Result<OwnedFd, LoadError> {
+        const FIRST_AND_ONLY: [u8; 4] = [0; 4];
+        let map = self.maps.get(map).ok_or(LoadError::Unknown)?;
+        sys::map_update(
+            map.as_fd(),
+            &FIRST_AND_ONLY,
+            &program.as_raw_fd().to_ne_bytes(),
+        )
+        .and_then(|()| map.try_clone())
+        .map_err(LoadError::Other)
+    }
+
+    /// Loads a program, unless that was done before.
     pub(super) fn load(
         &self,
         name: &str,
         kind: bpf_prog_type,
         target: Option<(bpf_attach_type, u32)>,
     ) -> Result<OwnedFd, LoadError> {
+        if let Some(fd) = self.loaded.borrow().get(name) {
+            return fd.try_clone().map_err(LoadError::Other);
+        }
         let program = self.parsed.programs.get(name).ok_or(LoadError::Unknown)?;
         let function = self
             .parsed
@@ -112,7 +139,10 @@ impl Object {
             kind,
             target,
         };
-        sys::prog_load(&program, None).map_err(|error| explain(&program, error))
+        let fd = sys::prog_load(&program, None).map_err(|error| explain(&program, error))?;
+        let clone = fd.try_clone().map_err(LoadError::Other)?;
+        self.loaded.borrow_mut().insert(name.to_owned(), clone);
+        Ok(fd)
     }
 }
 

@@ -119,7 +119,11 @@ impl Mechanism {
         let (kind, attach_type) = match self.how {
             How::With(_) => return Ok((None, Vec::new())),
             How::RawTracepoint => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None),
-            How::Kprobe => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None),
+            How::Kprobe => {
+                // Loading takes longer than to see that it would be in vain.
+                kprobe_pmu()?;
+                (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None)
+            }
             How::Tracepoint => (bpf_prog_type::BPF_PROG_TYPE_TRACEPOINT, None),
             How::Fentry => tracing(bpf_attach_type::BPF_TRACE_FENTRY),
             How::Fexit => tracing(bpf_attach_type::BPF_TRACE_FEXIT),
@@ -134,14 +138,23 @@ impl Mechanism {
             }
             _ => None,
         };
-        let program = object
-            .load(self.program, kind, target)
-            .map_err(|error| error.to_string())?;
-        let links = self
+        let load = |name| {
+            object
+                .load(name, kind, target)
+                .map_err(|error| error.to_string())
+        };
+        let program = load(self.program)?;
+        let callable = |(map, called)| {
+            let map = object.callable(map, load(called)?.as_fd());
+            map.map_err(|error| error.to_string())
+        };
+        let callable = self.calls.map(callable).transpose()?;
+        let mut links = self
             .targets
             .iter()
             .map(|name| self.link(name, program.as_fd()))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        links.extend(callable);
         Ok((Some(program), links))
     }
 

@@ -69,6 +69,8 @@ pub(super) struct Mechanism {
     pub(super) tier: Option<Tier>,
     pub(super) how: How,
     pub(super) program: &'static str,
+    /// The map that `program` calls another raw tracepoint program through, and that program.
+    pub(super) calls: Option<(&'static str, &'static str)>,
     pub(super) targets: &'static [&'static str],
 }
 
@@ -79,6 +81,7 @@ const fn tracepoint(how: How, program: &'static str, targets: Targets) -> Mechan
         tier: Some(Tier::Tracepoint),
         how,
         program,
+        calls: None,
         targets,
     }
 }
@@ -88,6 +91,7 @@ const fn fentry(how: How, program: &'static str, targets: Targets) -> Mechanism 
         tier: Some(Tier::Fentry),
         how,
         program,
+        calls: None,
         targets,
     }
 }
@@ -97,6 +101,7 @@ const fn kprobe(how: How, program: &'static str, targets: Targets) -> Mechanism 
         tier: Some(Tier::Kprobe),
         how,
         program,
+        calls: None,
         targets,
     }
 }
@@ -106,6 +111,7 @@ const fn any(how: How, program: &'static str, targets: Targets) -> Mechanism {
         tier: None,
         how,
         program,
+        calls: None,
         targets,
     }
 }
@@ -121,11 +127,14 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
     ),
     (
         Point::StateAgain,
-        &[any(
-            RawTracepoint,
-            "state_again_raw_tp",
-            &["inet_sock_set_state"],
-        )],
+        &[Mechanism {
+            calls: Some(("STATE", "state_raw_tp")),
+            ..any(
+                RawTracepoint,
+                "state_again_raw_tp",
+                &["inet_sock_set_state"],
+            )
+        }],
     ),
     (
         Point::Connect,
