@@ -3,6 +3,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::bpf_ktime_get_ns,
     macros::{fentry, kprobe, raw_tracepoint},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
@@ -18,6 +19,7 @@ use crate::{
     connect,
     globals::{config, wants},
     maps::{self, Conn},
+    mem,
     owner::current,
     session,
     sock::Sock,
@@ -37,7 +39,10 @@ fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
 /// `tcp_set_state(sk, state)`, net/ipv4/tcp.c. It misses the changes to LISTEN and from there.
 #[fentry(function = "tcp_set_state")]
 fn state_fentry(ctx: FEntryContext) -> i32 {
-    let sock = Sock::new(ctx.arg(0));
+    // Not `ctx.arg(0)`: the verifier knows that for a pointer, and lets nobody calculate with it.
+    let mut address = 0_u64;
+    mem::probe(ctx.as_ptr() as u64, &raw mut address);
+    let sock = Sock::new(address);
     first(sock, sock.state(), ctx.arg::<u32>(1) as State);
     0
 }

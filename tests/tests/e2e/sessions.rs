@@ -203,6 +203,7 @@ fn durations_lie_within_what_the_test_measured() {
             .bytes(100_000, 100_000)
             .close("fin", "remote"),
     ];
+    let repeated = [&pair.client, &pair.server].map(|end| sock::retransmits(end).unwrap());
     close_in_order(pair.client, pair.server);
     trace.wait_rows(2);
     let at_most = began.elapsed().as_micros();
@@ -218,6 +219,7 @@ fn durations_lie_within_what_the_test_measured() {
         assert!(micros("handshake_us") <= at_most, "{row}");
         assert!(micros("min_rtt_us") <= at_most, "{row}");
         assert!(micros("srtt_us") <= at_most, "{row}");
-        assert_eq!(row["retransmits"], 0, "{row}");
+        let repeated = repeated[usize::from(row["role"] == "server")];
+        assert!(micros("retransmits") >= repeated.into(), "{row}");
     }
 }
