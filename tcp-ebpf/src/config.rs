@@ -12,6 +12,8 @@ pub mod event {
     pub const ACCEPT: u32 = 8;
     /// Retransmits.
     pub const RETRANSMIT: u32 = 16;
+    /// Listeners, whatever the filters say of them.
+    pub const LISTENERS: u32 = 32;
 }
 
 macro_rules! words {
@@ -60,6 +62,10 @@ words! {
         by_cgroup,
         /// 1: leave sessions out that were opened before the trace.
         new_only,
+        /// Only sockets in these states, bit `1 << state` for each; 0 for all.
+        states,
+        /// Length of a jiffy, ns.
+        tick_ns,
     }
 }
 

@@ -50,10 +50,20 @@ pub(crate) fn emit<T: Record>(
 /// Field by field, so that nothing is built on the stack and copied.
 #[inline(always)]
 pub(crate) fn head(to: *mut Head, kind: u8, subject: &Subject, claim: &Claim) {
+    ownerless(to, kind, subject);
+    // SAFETY: `to` is valid for writes of a `Head`.
+    unsafe {
+        (&raw mut (*to).owner_by).write(claim.by);
+        (&raw mut (*to).owner).write(claim.owner);
+    }
+}
+
+/// All of a head but the owner.
+#[inline(always)]
+pub(crate) fn ownerless(to: *mut Head, kind: u8, subject: &Subject) {
     // SAFETY: `to` is valid for writes of a `Head`.
     unsafe {
         (&raw mut (*to).kind).write(kind);
-        (&raw mut (*to).owner_by).write(claim.by);
         (&raw mut (*to).family).write(subject.family);
         (&raw mut (*to).lport).write(subject.lport);
         (&raw mut (*to).rport).write(subject.rport);
@@ -62,6 +72,5 @@ pub(crate) fn head(to: *mut Head, kind: u8, subject: &Subject, claim: &Claim) {
         (&raw mut (*to).laddr).write(subject.laddr);
         (&raw mut (*to).raddr).write(subject.raddr);
         (&raw mut (*to).ts_ns).write(bpf_ktime_get_ns());
-        (&raw mut (*to).owner).write(claim.owner);
     }
 }

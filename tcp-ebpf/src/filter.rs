@@ -25,10 +25,10 @@ impl Subject {
         Self::with_port(sock, sock.lport())
     }
 
-    /// Of a `struct request_sock`, which is no full socket.
+    /// Of whatever begins with a `struct sock_common`, also if it is no full socket.
     #[inline(always)]
-    pub(crate) fn of_request(request: Sock) -> Self {
-        Self::with_port(request, request.num())
+    pub(crate) fn of_common(common: Sock) -> Self {
+        Self::with_port(common, common.num())
     }
 
     #[inline(always)]
@@ -57,8 +57,9 @@ impl Subject {
         wanted
     }
 
+    /// Whether all filters but those by process let it through.
     #[inline(always)]
-    fn is_wanted_flow(&self) -> bool {
+    pub(crate) fn is_wanted_flow(&self) -> bool {
         let ip = config!(ip);
         let netns = config!(netns);
         !(ip != 0 && (ip == 4) != self.is_ipv4()
@@ -69,11 +70,11 @@ impl Subject {
             || config!(by_remote_net) != 0 && !maps::is_remote_net(self.as_ipv6(self.raddr)))
     }
 
-    /// True if people know it as IPv4: also when an IPv6 socket talks it.
+    /// True if people know it as IPv4: also when an IPv6 socket talks it, or listens for it.
     #[inline(always)]
     fn is_ipv4(&self) -> bool {
-        let [high, low] = self.raddr;
-        self.family != AF_INET6 || high == 0 && low as u32 == MAPPED
+        let is_mapped = |[high, low]: [u64; 2]| high == 0 && low as u32 == MAPPED;
+        self.family != AF_INET6 || is_mapped(self.raddr) || is_mapped(self.laddr)
     }
 
     /// The address as networks are written in the maps: IPv4 as mapped IPv6.

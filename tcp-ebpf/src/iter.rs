@@ -24,16 +24,17 @@ use crate::{
 /// Fields of a context are pointers that may be null, each padded to eight bytes.
 #[repr(C)]
 pub(crate) struct TcpContext {
-    meta: *const Meta,
-    sk: *const c_void,
+    pub(crate) meta: *const Meta,
+    pub(crate) sk: *const c_void,
+    pub(crate) uid: u32,
 }
 
 #[repr(C)]
 pub(crate) struct TaskFileContext {
-    meta: *const Meta,
-    task: *const c_void,
-    fd: u64,
-    file: *mut c_void,
+    pub(crate) meta: *const Meta,
+    pub(crate) task: *const c_void,
+    pub(crate) fd: u32,
+    pub(crate) file: *mut c_void,
 }
 
 #[repr(C)]
@@ -48,6 +49,7 @@ macro_rules! load {
         unsafe { (&raw const (*$ctx).$field).read_volatile() }
     };
 }
+pub(crate) use load;
 
 /// Remembers every session that is open, unless it is known already; and listeners, where somebody asks for
 /// retransmitted SYN-ACKs.
@@ -171,7 +173,7 @@ fn dump_sockets(ctx: *const TcpContext) -> i32 {
 
 /// Every byte of `record` must have been written, which the verifier checks.
 #[inline(always)]
-fn write<T>(meta: *const Meta, record: &MaybeUninit<T>) {
+pub(crate) fn write<T>(meta: *const Meta, record: &MaybeUninit<T>) {
     // SAFETY: the kernel passes a valid `meta`, and reads no more than the record.
     unsafe {
         bpf_seq_write(

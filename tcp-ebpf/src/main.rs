@@ -19,6 +19,7 @@ mod process;
 mod retransmit;
 mod session;
 mod sock;
+mod sockets;
 mod state;
 
 #[panic_handler]

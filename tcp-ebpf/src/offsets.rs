@@ -93,6 +93,7 @@ const CGROUP: Need = Optional("cgroup filter, and cgroup of sockets opened befor
 const BACKLOG: Need = Optional("backlog of listeners");
 const FAST_OPEN: Need = Optional("marks of TCP Fast Open");
 const REASON: Need = Optional("reason of retransmits");
+const TIMERS: Need = Optional("timers of sockets");
 
 fields! {
     // include/net/sock.h
@@ -110,6 +111,11 @@ fields! {
     sk_ack_backlog: u32 = "sock", "sk_ack_backlog", BACKLOG;
     sk_max_ack_backlog: u32 = "sock", "sk_max_ack_backlog", BACKLOG;
     skc_num: u16 = "sock", "__sk_common.skc_num", Required;
+    skc_cookie: u64 = "sock", "__sk_common.skc_cookie.counter", Required;
+    sk_socket: u64 = "sock", "sk_socket", Required;
+    sk_cgroup: u64 = "sock", "sk_cgrp_data.cgroup", Optional("cgroup of a socket itself");
+    keepalive_pprev: u64 = "sock", "sk_timer.entry.pprev", TIMERS;
+    keepalive_expires: u64 = "sock", "sk_timer.expires", TIMERS;
     // include/net/net_namespace.h
     net_inum: u32 = "net", "ns.inum", Required;
     // include/net/inet_sock.h
@@ -119,19 +125,31 @@ fields! {
     bytes_received: u64 = "tcp_sock", "bytes_received", Required;
     bytes_sent: u64 = "tcp_sock", "bytes_sent", Required;
     bytes_retrans: u64 = "tcp_sock", "bytes_retrans", Required;
+    rcv_nxt: u32 = "tcp_sock", "rcv_nxt", Required;
+    copied_seq: u32 = "tcp_sock", "copied_seq", Required;
     snd_una: u32 = "tcp_sock", "snd_una", Required;
     snd_nxt: u32 = "tcp_sock", "snd_nxt", Required;
     write_seq: u32 = "tcp_sock", "write_seq", Required;
     srtt_us: u32 = "tcp_sock", "srtt_us", Required;
+    mdev_us: u32 = "tcp_sock", "mdev_us", Required;
     rtt_min: u32 = "tcp_sock", "rtt_min.s.v", Required;
     total_retrans: u32 = "tcp_sock", "total_retrans", Required;
     snd_cwnd: u32 = "tcp_sock", "snd_cwnd", Required;
+    mss_cache: u32 = "tcp_sock", "mss_cache", Required;
     is_mptcp: u8 = "tcp_sock", "is_mptcp", Optional("marks of Multipath TCP");
     fastopen_req: u64 = "tcp_sock", "fastopen_req", FAST_OPEN;
     syn_fastopen: Bits<1> = "tcp_sock", "syn_fastopen:1", FAST_OPEN;
     // include/net/inet_connection_sock.h
     ca_state: Bits<5> = "inet_connection_sock", "icsk_ca_state:5", REASON;
     icsk_pending: u8 = "inet_connection_sock", "icsk_pending", REASON;
+    icsk_retransmits: u8 = "inet_connection_sock", "icsk_retransmits", TIMERS;
+    icsk_probes_out: u8 = "inet_connection_sock", "icsk_probes_out", TIMERS;
+    icsk_expires: u64 = "inet_connection_sock", "icsk_retransmit_timer.expires", TIMERS;
+    // include/net/inet_timewait_sock.h, request_sock.h
+    tw_substate: u8 = "inet_timewait_sock", "tw_substate", Required;
+    tw_expires: u64 = "inet_timewait_sock", "tw_timer.expires", TIMERS;
+    req_retransmits: u8 = "request_sock", "num_retrans", TIMERS;
+    req_expires: u64 = "request_sock", "rsk_timer.expires", TIMERS;
     // include/linux/skbuff.h, include/net/tcp.h
     skb_len: u32 = "sk_buff", "len", Required;
     skb_cb: [u8; 48] = "sk_buff", "cb", Required;
@@ -142,6 +160,7 @@ fields! {
     // include/linux/sched.h, cred.h
     group_leader: u64 = "task_struct", "group_leader", Required;
     tgid: u32 = "task_struct", "tgid", Required;
+    start_time: u64 = "task_struct", "start_time", Required;
     comm: [u64; 2] = "task_struct", "comm", Required;
     cred: u64 = "task_struct", "cred", Required;
     cred_uid: u32 = "cred", "uid.val", Required;
@@ -158,6 +177,7 @@ fields! {
     fd: u64 = "fdtable", "fd", FD_WALK;
     private_data: u64 = "file", "private_data", FD_WALK;
     socket_sk: u64 = "socket", "sk", Required;
+    socket_inode: u64 = "socket_alloc", "vfs_inode.i_ino", Required;
 }
 
 /// Offsets in bytes, in the order of [`FIELDS`]; [`ABSENT`] where the kernel has no such field.

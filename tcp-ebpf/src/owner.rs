@@ -80,8 +80,9 @@ fn cgroup_of(task: u64) -> u64 {
     mem::read(mem::read(task, offsets::cgroups), offsets::dfl_cgrp)
 }
 
+/// Of a `struct cgroup *`.
 #[inline(always)]
-fn cgroup_id(cgroup: u64) -> u64 {
+pub(crate) fn cgroup_id(cgroup: u64) -> u64 {
     mem::read(mem::read(cgroup, offsets::cgroup_kn), offsets::kn_id)
 }
 

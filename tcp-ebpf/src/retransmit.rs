@@ -96,7 +96,7 @@ fn synack_raw_tp(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let claim = claim_of(listener);
-    let subject = Subject::of_request(request);
+    let subject = Subject::of_common(request);
     emit(kind::SYNACK, &subject, &claim, |to: *mut Retransmit| {
         // SAFETY: `to` is valid for writes of a `Retransmit`.
         unsafe {

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tcp_ebpf::{
     offsets::{self, Field},
     tcp::{AF_INET6, IPPROTO_TCP, State},
-    wire::{Progress, flag},
+    wire::{Progress, flag, timer},
 };
 
 use crate::mem;
@@ -53,7 +53,12 @@ impl Sock {
     /// Not so for the other users of these hooks: MPTCP's own sockets, SCTP, DCCP.
     #[inline(always)]
     pub(crate) fn is_tcp(self) -> bool {
-        self.read(offsets::sk_protocol) == IPPROTO_TCP
+        self.protocol() == IPPROTO_TCP
+    }
+
+    #[inline(always)]
+    pub(crate) fn protocol(self) -> u16 {
+        self.read(offsets::sk_protocol)
     }
 
     #[inline(always)]
@@ -73,7 +78,7 @@ impl Sock {
         u16::from_be(self.read(offsets::inet_sport))
     }
 
-    /// `skc_num`: of a request, which has no `inet_sport`.
+    /// `skc_num`: also of requests and in TIME_WAIT, where there is no `inet_sport`.
     #[inline(always)]
     pub(crate) fn num(self) -> u16 {
         self.read(offsets::skc_num)
@@ -156,6 +161,82 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn has_unsent(self) -> bool {
         self.snd_nxt() != self.read(offsets::write_seq)
+    }
+
+    /// Bytes received and not read, bytes not acknowledged; as sock_diag has them (`tcp_diag_get_info`,
+    /// net/ipv4/tcp_diag.c, v5.8 to v6.18).
+    #[inline(always)]
+    pub(crate) fn queues(self) -> (u32, u32) {
+        let unread = self
+            .read(offsets::rcv_nxt)
+            .wrapping_sub(self.read(offsets::copied_seq));
+        let unacked = self
+            .read(offsets::write_seq)
+            .wrapping_sub(self.read(offsets::snd_una));
+        // Where the socket is not locked meanwhile, one may be older than the other.
+        let unread = if (unread as i32) < 0 { 0 } else { unread };
+        (unread, unacked)
+    }
+
+    /// The timer that is set, when it strikes (in jiffies), how often it has in a row; as sock_diag has it
+    /// (`inet_sk_diag_fill`, net/ipv4/inet_diag.c, v5.8 to v6.18).
+    #[inline(always)]
+    pub(crate) fn timer(self) -> (u8, u64, u8) {
+        // ICSK_TIME_*, include/net/inet_connection_sock.h.
+        const RETRANS: u8 = 1;
+        const PROBE0: u8 = 3;
+        const LOSS_PROBE: u8 = 5;
+        const REO_TIMEOUT: u8 = 6;
+        match self.pending_timer() {
+            RETRANS | LOSS_PROBE | REO_TIMEOUT => (
+                timer::ON,
+                self.read(offsets::icsk_expires),
+                self.read(offsets::icsk_retransmits),
+            ),
+            PROBE0 => (
+                timer::PERSIST,
+                self.read(offsets::icsk_expires),
+                self.read(offsets::icsk_probes_out),
+            ),
+            _ if self.read(offsets::keepalive_pprev) != 0 => (
+                timer::KEEPALIVE,
+                self.read(offsets::keepalive_expires),
+                self.read(offsets::icsk_probes_out),
+            ),
+            _ => (timer::OFF, 0, 0),
+        }
+    }
+
+    /// Inode number of its descriptor's file; 0 if it has none.
+    #[inline(always)]
+    pub(crate) fn inode(self) -> u64 {
+        match self.read(offsets::sk_socket) {
+            0 => 0,
+            socket => mem::read(socket, offsets::socket_inode),
+        }
+    }
+
+    /// The cgroup that it was made in; 0 if not known.
+    #[inline(always)]
+    pub(crate) fn cgroup(self) -> u64 {
+        self.read(offsets::sk_cgroup)
+    }
+
+    #[inline(always)]
+    pub(crate) fn cookie(self) -> u64 {
+        self.read(offsets::skc_cookie)
+    }
+
+    /// Largest segment in bytes.
+    #[inline(always)]
+    pub(crate) fn mss(self) -> u32 {
+        self.read(offsets::mss_cache)
+    }
+
+    /// Mean deviation of the round trip in quarters of a µs.
+    #[inline(always)]
+    pub(crate) fn mdev_us4(self) -> u32 {
+        self.read(offsets::mdev_us)
     }
 
     /// Congestion window in segments.

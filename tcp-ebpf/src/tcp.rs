@@ -35,5 +35,7 @@ pub const NEW_SYN_RECV: State = 12;
 pub const AF_INET: u16 = 2;
 /// `AF_INET6`
 pub const AF_INET6: u16 = 10;
+/// `IPPROTO_MPTCP`: a socket of Multipath TCP, which has subflows.
+pub const IPPROTO_MPTCP: u16 = 262;
 /// `IPPROTO_TCP`; Multipath TCP's own sockets have 262 and their subflows 6.
 pub const IPPROTO_TCP: u16 = 6;

@@ -18,6 +18,10 @@ pub mod kind {
     pub const SYNACK: u8 = 7;
     /// A [`super::Retransmit`]: a tail loss probe is about to be sent.
     pub const LOSS_PROBE: u8 = 8;
+    /// A [`super::Socket`]
+    pub const SOCKET: u8 = 9;
+    /// A [`super::Holder`]
+    pub const HOLDER: u8 = 10;
 }
 
 /// How the owner of a socket is known.
@@ -218,6 +222,104 @@ pub struct Retransmit {
     pub pad: u8,
 }
 
+/// What a socket is to the kernel: [`Socket::form`].
+pub mod form {
+    /// A `struct tcp_sock`
+    pub const FULL: u8 = 1;
+    /// A `struct request_sock`: a handshake that a listener waits for.
+    pub const REQUEST: u8 = 2;
+    /// A `struct inet_timewait_sock`: what is left of a socket, in TIME_WAIT or FIN_WAIT2.
+    pub const TIME_WAIT: u8 = 3;
+}
+
+/// The timer of a socket: [`Socket::timer`]. The numbers are those of sock_diag (`idiag_timer`).
+pub mod timer {
+    /// None is set.
+    pub const OFF: u8 = 0;
+    /// Retransmission, tail loss probe or reordering.
+    pub const ON: u8 = 1;
+    /// Keepalive; in FIN_WAIT2 the time that is left for the peer's FIN.
+    pub const KEEPALIVE: u8 = 2;
+    /// Until the end of TIME_WAIT, or of FIN_WAIT2.
+    pub const TIME_WAIT: u8 = 3;
+    /// Probe of a closed window.
+    pub const PERSIST: u8 = 4;
+}
+
+/// A socket as it is at this moment: [`kind::SOCKET`]. It has no owner: see [`Holder`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Socket {
+    /// What, when, between whom.
+    pub head: Head,
+    /// Where the streams stand. The state is as people are shown it: SYN_RECV of a request, FIN_WAIT2 of
+    /// a [`form::TIME_WAIT`] that is not there yet. All that follows up to `mss` is only of [`form::FULL`].
+    pub now: Progress,
+    /// `tcp_sock.bytes_sent`: payload bytes, retransmitted ones included.
+    pub bytes_sent: u64,
+    /// `tcp_sock.bytes_retrans`
+    pub bytes_retrans: u64,
+    /// Inode number of the descriptor's file; 0 if there is none.
+    pub inode: u64,
+    /// cgroup v2 id of the socket itself; 0 if not known.
+    pub cgroup_id: u64,
+    /// Bytes received and not read; of a listener, connections that wait to be accepted.
+    pub recv_q: u32,
+    /// Bytes not acknowledged, a FIN included; of a listener, connections that may wait.
+    pub send_q: u32,
+    /// Sequence numbers sent and not acknowledged, a FIN included.
+    pub unacked: u32,
+    /// Smoothed round trip in eighths of a µs; 0 if there was no sample.
+    pub srtt_us8: u32,
+    /// Its mean deviation in quarters of a µs.
+    pub mdev_us4: u32,
+    /// Least round trip in µs; `u32::MAX` or 0 if there was no sample.
+    pub min_rtt_us: u32,
+    /// Congestion window in segments.
+    pub cwnd: u32,
+    /// Segments retransmitted.
+    pub retransmits: u32,
+    /// Largest segment in bytes.
+    pub mss: u32,
+    /// User that the socket belongs to; of a request, its listener.
+    pub uid: u32,
+    /// `sk_cookie`; 0 if nobody has asked for it yet.
+    pub cookie: u64,
+    /// How long the timer still runs; µs.
+    pub timer_us: u64,
+    /// See [`timer`].
+    pub timer: u8,
+    /// How often it has struck in a row.
+    pub timer_retransmits: u8,
+    /// See [`form`].
+    pub form: u8,
+    /// 1 if the filters let it through, all but those by process.
+    pub selected: u8,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// A process that holds a descriptor of a TCP socket: [`kind::HOLDER`]. One for each descriptor.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// See [`kind`].
+    pub kind: u8,
+    /// 1 if the filters by process let it through.
+    pub wanted: u8,
+    /// Zero.
+    pub pad: u16,
+    /// The descriptor.
+    pub fd: u32,
+    /// Inode number of its file. Not the address of the socket: while records are gathered, the kernel gives
+    /// that to others.
+    pub inode: u64,
+    /// When the process began; ns.
+    pub started_ns: u64,
+    /// The process.
+    pub process: Owner,
+}
+
 /// Indexes into the per-CPU array `COUNTERS`.
 pub mod counter {
     /// Records that found no room in the ring buffer.
@@ -242,4 +344,6 @@ const _: () = {
     assert!(size_of::<Connect>() == 104);
     assert!(size_of::<Accept>() == 104);
     assert!(size_of::<Retransmit>() == 112);
+    assert!(size_of::<Socket>() == 208);
+    assert!(size_of::<Holder>() == 56);
 };
