@@ -5,7 +5,7 @@
 //! ```
 //!
 //! [`kernel`] loads and attaches the programs and reads their records; [`event`] decodes them; [`views`]
-//! make rows of events, with what [`enrich`] knows of this host; [`output`] makes lines of rows; [`trace`] runs one view on a live stream; [`cli`]
+//! make rows of events, with what [`enrich`] knows of this host; [`output`] makes lines of rows; [`trace`] runs one view on a live stream, or on snapshots; [`cli`]
 //! turns arguments into all of that.
 
 pub mod cli;

@@ -1,28 +1,28 @@
 //! Runs a view on a live stream: drain, format, write, until something ends it.
 
+mod clock;
+pub mod snapshot;
+mod stop;
+
 use std::{
     fs::File,
     io::{self, Write as _},
-    os::fd::AsFd as _,
     process::ExitStatus,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    process::Child,
-    signal::unix::{SignalKind, signal},
-    time::Instant,
-};
+use tokio::{process::Child, time::Instant};
 use wildmatch::WildMatch;
 
 use crate::{
     event::{DecodeError, Event, decode, decode_all},
     kernel::{self, Losses, Tracer},
-    output::{Format, Value},
+    output::{Format, Lines, Value},
     views::{Context, View},
 };
+
+pub use self::clock::Clock;
+use self::{clock::monotonic_ns, stop::Stop};
 
 /// How long the stream may take, and what is wanted of it.
 #[derive(Default)]
@@ -55,52 +55,6 @@ pub enum Error {
     /// Signals or the ring buffer cannot be waited on.
     #[error("cannot wait for events: {0}")]
     Wait(io::Error),
-}
-
-/// Relates the kernel's clock to those of people.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    start_ns: u64,
-    offset_ns: u64,
-}
-
-impl Clock {
-    /// Begins now.
-    #[must_use]
-    pub fn start() -> Self {
-        let mut clock = Self {
-            start_ns: monotonic_ns(),
-            offset_ns: 0,
-        };
-        clock.adjust();
-        clock
-    }
-
-    /// The wall clock may have been set meanwhile.
-    fn adjust(&mut self) {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let wall_ns = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
-        self.offset_ns = wall_ns.wrapping_sub(monotonic_ns());
-    }
-
-    /// Since the epoch, of a moment on `CLOCK_MONOTONIC`; ns.
-    #[must_use]
-    pub fn wall_ns(&self, ts_ns: u64) -> u64 {
-        ts_ns.wrapping_add(self.offset_ns)
-    }
-
-    /// Since the trace began, of a moment on `CLOCK_MONOTONIC`; ns.
-    #[must_use]
-    pub fn elapsed_ns(&self, ts_ns: u64) -> u64 {
-        ts_ns.saturating_sub(self.start_ns)
-    }
-}
-
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
 /// How a trace ended.
@@ -141,8 +95,8 @@ pub async fn run(
     let mut flow = write_out(stream.view)?;
     // From here on signals do not kill, so whoever waits for `ready` may send one.
     let mut stop = Stop::new(bounds.duration, bounds.child).map_err(Error::Wait)?;
-    if let Some(mut ready) = bounds.ready {
-        ready.write_all(b"ready\n").map_err(Error::Ready)?;
+    if let Some(ready) = bounds.ready {
+        tell_ready(ready)?;
     }
     while flow == Flow::Open && stream.intake.rows_left > 0 {
         tokio::select! {
@@ -231,18 +185,7 @@ impl Stream<'_> {
         };
         if losses != self.reported {
             self.reported = losses;
-            let lines = self.view.lines();
-            if lines.format() == Format::Json {
-                let now = monotonic_ns();
-                let mut fields = vec![
-                    ("event", Value::Text("lost")),
-                    ("ts", Value::Rfc3339(self.intake.context.clock.wall_ns(now))),
-                    ("ts_ns", Value::Uint(now)),
-                ];
-                let causes = losses.causes().into_iter().filter(|(_, count)| *count != 0);
-                fields.extend(causes.map(|(name, count)| (name, Value::Uint(count))));
-                lines.object(&fields);
-            }
+            tell_losses(&losses, self.view.lines(), &self.intake.context.clock);
         }
         Ok(losses)
     }
@@ -266,6 +209,26 @@ impl Stream<'_> {
     }
 }
 
+fn tell_ready(mut ready: File) -> Result<(), Error> {
+    ready.write_all(b"ready\n").map_err(Error::Ready)
+}
+
+/// Says in the stream what was lost so far, if that is JSON.
+fn tell_losses(losses: &Losses, lines: &mut dyn Lines, clock: &Clock) {
+    if lines.format() != Format::Json {
+        return;
+    }
+    let now = monotonic_ns();
+    let mut fields = vec![
+        ("event", Value::Text("lost")),
+        ("ts", Value::Rfc3339(clock.wall_ns(now))),
+        ("ts_ns", Value::Uint(now)),
+    ];
+    let causes = losses.causes().into_iter().filter(|(_, count)| *count != 0);
+    fields.extend(causes.map(|(name, count)| (name, Value::Uint(count))));
+    lines.object(&fields);
+}
+
 /// All lines that wait, in one write.
 fn write_out(view: &mut dyn View) -> Result<Flow, Error> {
     let lines = view.lines();
@@ -278,93 +241,5 @@ fn write_out(view: &mut dyn View) -> Result<Flow, Error> {
         Ok(()) => Ok(Flow::Open),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Flow::Closed),
         Err(error) => Err(Error::Output(error)),
-    }
-}
-
-/// Everything that ends a trace from outside.
-struct Stop {
-    signals: [tokio::signal::unix::Signal; 3],
-    /// Standard output, if it is something that can be closed at the other end.
-    reader: Option<AsyncFd<File>>,
-    end: Option<Instant>,
-    child: Option<Child>,
-}
-
-impl Stop {
-    fn new(duration: Option<Duration>, child: Option<Child>) -> io::Result<Self> {
-        Ok(Self {
-            signals: [
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::hangup())?,
-            ],
-            reader: watch_reader(),
-            end: duration.and_then(|duration| Instant::now().checked_add(duration)),
-            child,
-        })
-    }
-
-    /// Cancel-safe.
-    async fn wait(&mut self) {
-        tokio::select! {
-            () = any(&mut self.signals) => {}
-            () = reader_gone(self.reader.as_ref()) => {}
-            () = at(self.end) => {}
-            () = child_gone(self.child.as_mut()) => {}
-        }
-    }
-
-    /// Asks the child to end if it still runs, and waits for it; another signal ends it for good.
-    async fn end_child(&mut self) -> io::Result<Option<ExitStatus>> {
-        let Self { signals, child, .. } = self;
-        let Some(child) = child else { return Ok(None) };
-        if let (None, Some(id)) = (child.try_wait()?, child.id()) {
-            // It has not been waited for, so the number is still its own.
-            let id = i32::try_from(id).ok().and_then(Pid::from_raw);
-            id.map(|id| kill_process(id, Signal::TERM)).transpose()?;
-        }
-        tokio::select! {
-            status = child.wait() => return status.map(Some),
-            () = any(signals) => {}
-        }
-        child.start_kill()?;
-        child.wait().await.map(Some)
-    }
-}
-
-async fn any([interrupt, terminate, hangup]: &mut [tokio::signal::unix::Signal; 3]) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-}
-
-async fn child_gone(child: Option<&mut Child>) {
-    match child {
-        Some(child) => drop(child.wait().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// A quiet trace would otherwise notice a closed pipe only at its next row. Files cannot be watched, and
-/// need not be.
-fn watch_reader() -> Option<AsyncFd<File>> {
-    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
-    // SAFETY: the file owns its descriptor, and the `AsyncFd` owns the file.
-    unsafe { AsyncFd::register_with_interest(stdout, Interest::ERROR) }.ok()
-}
-
-async fn reader_gone(reader: Option<&AsyncFd<File>>) {
-    match reader {
-        Some(reader) => drop(reader.ready(Interest::ERROR).await),
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     views::Needs,
 };
 
-pub(crate) use super::parse::milliseconds;
+pub(crate) use super::parse::{milliseconds, state};
 
 /// Options that all views share.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub(crate) struct CommandArgs {
     /// Run this command, trace it and its children, end when it ends and exit with its status; what it
     /// writes to standard output goes to standard error
     #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
+    pub(crate) command: Vec<OsString>,
     /// With a command: trace all processes, not only it and its children
     #[arg(long, requires = "command")]
     all: bool,
@@ -113,7 +113,7 @@ impl FilterArgs {
     /// The filter, if it can match anything.
     pub(crate) fn to_filter(
         &self,
-        new_only: bool,
+        needs: &Needs,
         hierarchy: Result<&Hierarchy, &CgroupError>,
     ) -> Result<Filter, String> {
         let ip = match (self.ipv4, self.ipv6) {
@@ -139,7 +139,8 @@ impl FilterArgs {
             remote_ports: self.remote_port.clone(),
             local_nets: self.local.clone(),
             remote_nets: self.remote.clone(),
-            new_only,
+            new_only: needs.new_only,
+            states: needs.states,
         })
     }
 

@@ -13,9 +13,12 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::
 use crate::{
     command::{self, Waiting},
     enrich::{Containers, Hierarchy, Names},
+    event::Holders,
     kernel::{Losses, Tracer},
     trace::{self, Bounds, Clock},
-    views::{Context as ViewContext, View, tcpaccept, tcpconnect, tcplife, tcpretrans},
+    views::{
+        Context as ViewContext, Source, View, sockets, tcpaccept, tcpconnect, tcplife, tcpretrans,
+    },
 };
 
 /// Everything went well.
@@ -47,6 +50,8 @@ enum Command {
     Tcpaccept(tcpaccept::Args),
     /// Segments that are sent again
     Tcpretrans(tcpretrans::Args),
+    /// TCP sockets as they are now, and who holds them
+    Sockets(sockets::Args),
     /// The JSON Schema of a view's lines, or of all
     Schema(schema::Args),
     /// What this kernel offers, and what is in the way
@@ -60,6 +65,9 @@ const SHORT: &[(&str, &[(&str, char)])] = &[
     ("tcpaccept", tcpaccept::SHORT),
     ("tcpretrans", tcpretrans::SHORT),
 ];
+
+/// Options of a view that lives on snapshots: it needs no room for what happens meanwhile.
+const HIDDEN: &[(&str, &[&str])] = &[("sockets", &["buffer_size", "max_sockets"])];
 
 /// Runs the command that the process's arguments ask for.
 #[must_use]
@@ -75,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Tcpconnect(args) => view(&args.common, tcpconnect::Tcpconnect::new(args)),
         Command::Tcpaccept(args) => view(&args.common, tcpaccept::Tcpaccept::new(args)),
         Command::Tcpretrans(args) => view(&args.common, tcpretrans::Tcpretrans::new(args)),
+        Command::Sockets(args) => view(&args.common, sockets::Sockets::new(args)),
         Command::Schema(args) => schema::run(args),
         Command::Doctor(args) => doctor::run(args),
     };
@@ -88,10 +97,17 @@ pub fn main() -> ExitCode {
 }
 
 fn definition() -> clap::Command {
-    SHORT.iter().fold(Cli::command(), |cli, (view, options)| {
+    let cli = SHORT.iter().fold(Cli::command(), |cli, (view, options)| {
         cli.mut_subcommand(view, |view| {
             options.iter().fold(view, |view, (option, short)| {
                 view.mut_arg(option, |arg| arg.short(*short))
+            })
+        })
+    });
+    HIDDEN.iter().fold(cli, |cli, (view, options)| {
+        cli.mut_subcommand(view, |view| {
+            options.iter().fold(view, |view, option| {
+                view.mut_arg(option, |arg| arg.hide(true))
             })
         })
     })
@@ -137,7 +153,7 @@ fn run(args: &common::Args, view: &mut dyn View) -> anyhow::Result<u8> {
     let hierarchy = Hierarchy::find();
     let mut filter = args
         .filter
-        .to_filter(needs.new_only, hierarchy.as_ref())
+        .to_filter(&needs, hierarchy.as_ref())
         .unwrap_or_else(|problem| usage(&problem));
     let ready = args.bounds.ready_fd.map(|fd| {
         command::inherited(fd).with_context(|| format!("--ready-fd {fd}: no such descriptor"))
@@ -150,6 +166,7 @@ fn run(args: &common::Args, view: &mut dyn View) -> anyhow::Result<u8> {
     let ended = runtime.block_on(async {
         let clock = Clock::start();
         let waiting = args.command.start(&mut filter)?;
+        let (source, by_process) = (needs.source, filter.is_by_process());
         let options = args.kernel.to_options(needs, filter, level);
         let tracer = Tracer::start(&options)?;
         if level > log::LevelFilter::Warn {
@@ -176,7 +193,13 @@ fn run(args: &common::Args, view: &mut dyn View) -> anyhow::Result<u8> {
             child,
             ready,
         };
-        anyhow::Ok(trace::run(tracer, view, context, bounds).await?)
+        anyhow::Ok(match source {
+            Source::Events => trace::run(tracer, view, context, bounds).await?,
+            Source::Snapshots { every } => {
+                let holders = Holders::new(by_process, bounds.comm.clone());
+                trace::snapshot::run(tracer, view, context, bounds, holders, every).await?
+            }
+        })
     })?;
     report(&ended.losses);
     Ok(match ended.status {

@@ -7,9 +7,13 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use ipnet::IpNet;
+use tcp_ebpf::tcp::{CLOSING, ESTABLISHED, State};
 use wildmatch::WildMatch;
 
-use crate::kernel::{Tier, netns_exists, netns_inode};
+use crate::{
+    event::{state_name, state_named},
+    kernel::{Tier, netns_exists, netns_inode},
+};
 
 /// `--hooks`: a tier, or the best.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +78,15 @@ pub(super) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
         return Err(format!("the range {text} is empty"));
     }
     Ok(first..=last)
+}
+
+/// The name of a state.
+pub(crate) fn state(text: &str) -> Result<State, String> {
+    state_named(text).ok_or_else(|| {
+        let names = (ESTABLISHED..=CLOSING).filter_map(state_name);
+        let names: Vec<_> = names.map(str::to_ascii_lowercase).collect();
+        format!("{text:?} is no state: {}", names.join(", "))
+    })
 }
 
 /// A size in bytes with a binary suffix, rounded up to what a ring buffer can have.

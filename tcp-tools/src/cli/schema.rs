@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::OK;
 use crate::{
     output::{Column, Kind},
-    views::{Layout, Row, Subject, tcpaccept, tcpconnect, tcplife, tcpretrans},
+    views::{Layout, Row, Subject, sockets, tcpaccept, tcpconnect, tcplife, tcpretrans},
 };
 
 /// Options of its own.
@@ -18,7 +18,13 @@ pub(super) struct Args {
     view: Option<String>,
 }
 
-const VIEWS: [&str; 4] = ["tcplife", "tcpconnect", "tcpaccept", "tcpretrans"];
+const VIEWS: [&str; 5] = [
+    "tcplife",
+    "tcpconnect",
+    "tcpaccept",
+    "tcpretrans",
+    "sockets",
+];
 
 pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
     let schema = match &args.view {
@@ -54,7 +60,7 @@ fn of_view(view: &str) -> Value {
     };
     let mut lines = match view {
         "tcplife" => vec![
-            of_rows(&tcplife::layout()),
+            of_rows(&tcplife::layout(), &REMOTE),
             closing(
                 "tcplife_summary",
                 "The end of --summary: one measure of one group, which is a service port or a process.",
@@ -63,15 +69,25 @@ fn of_view(view: &str) -> Value {
             ),
         ],
         "tcpconnect" => vec![
-            of_rows(&tcpconnect::layout()),
+            of_rows(&tcpconnect::layout(), &REMOTE),
             count("tcpconnect_count"),
             histogram("tcpconnect_histogram"),
         ],
         "tcpaccept" => vec![
-            of_rows(&tcpaccept::layout()),
+            of_rows(&tcpaccept::layout(), &REMOTE),
             histogram("tcpaccept_histogram"),
         ],
-        _ => vec![of_rows(&tcpretrans::layout()), count("tcpretrans_count")],
+        "sockets" => vec![
+            of_rows(
+                &sockets::layout(),
+                &["netns", "laddr", "state", "recv_q", "send_q"],
+            ),
+            of_summary(),
+        ],
+        _ => vec![
+            of_rows(&tcpretrans::layout(), &REMOTE),
+            count("tcpretrans_count"),
+        ],
     };
     lines.push(lost());
     json!({
@@ -82,18 +98,40 @@ fn of_view(view: &str) -> Value {
 }
 
 /// Fields that every row has; others are absent where they are not known.
-const ALWAYS: [&str; 8] = [
-    "event", "ts", "ts_ns", "owner", "ip", "raddr", "rport", "netns",
-];
+const ALWAYS: [&str; 5] = ["event", "ts", "ts_ns", "owner", "ip"];
 
-fn of_rows<E: Subject>(layout: &Layout<E>) -> Value {
+/// What rows of connections have besides.
+const REMOTE: [&str; 3] = ["raddr", "rport", "netns"];
+
+fn of_rows<E: Subject>(layout: &Layout<E>, always: &[&str]) -> Value {
     let mut properties: Map<_, _> = layout.json().map(property::<Row<E>>).collect();
     properties.insert(String::from("event"), json!({"const": E::VIEW}));
+    let required = [&ALWAYS, always].concat();
     json!({
         "type": "object",
         "description": "A row. With --fields it has what was asked for, and nothing is required.",
         "properties": properties,
-        "required": ALWAYS,
+        "required": required,
+    })
+}
+
+/// `sockets --summary`
+fn of_summary() -> Value {
+    let columns = || sockets::summary_columns();
+    let mut properties: Map<_, _> = columns().map(property).collect();
+    properties.insert(
+        String::from("event"),
+        json!({"const": sockets::SUMMARY_EVENT}),
+    );
+    let required = columns().map(|column| column.name);
+    let required: Vec<_> = required
+        .filter(|name| !["side", "port"].contains(name))
+        .collect();
+    json!({
+        "type": "object",
+        "description": "--summary: sockets by state, for one port or for all.",
+        "properties": properties,
+        "required": required,
     })
 }
 

@@ -115,6 +115,35 @@ impl Names {
         }
     }
 
+    /// Asks for the names of all these addresses and waits for the answers, but not longer than `patience`: for
+    /// whoever shows an address only once.
+    pub fn wait_for(&mut self, addresses: impl IntoIterator<Item = IpAddr>, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        for address in addresses {
+            self.get(address);
+            // The queue is full.
+            while !self.known.contains_key(&address) {
+                if !self.wait(deadline) {
+                    return;
+                }
+                self.get(address);
+            }
+        }
+        while self.known.values().any(|entry| entry.stale.is_none()) && self.wait(deadline) {}
+    }
+
+    /// Takes in the next answer; false if none has come in time.
+    fn wait(&mut self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.answers.recv_timeout(left) {
+            Ok((address, name)) => {
+                self.learn(address, name);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     fn learn(&mut self, address: IpAddr, name: Option<Vec<u8>>) {
         let Some(entry) = self.known.get_mut(&address) else {
             return;
@@ -174,9 +203,8 @@ mod tests {
 
     impl Names {
         /// Waits for the next answer, which `get` never does.
-        fn wait(&mut self) {
-            let (address, name) = self.answers.recv().unwrap();
-            self.learn(address, name);
+        fn wait_one(&mut self) {
+            assert!(self.wait(Instant::now() + HOUR));
         }
 
         fn is_known(&mut self, address: IpAddr, name: &str) -> bool {
@@ -198,7 +226,7 @@ mod tests {
     fn a_name_is_asked_for_once_and_then_known() {
         let (mut names, asked) = names(SMALL, "web");
         assert_eq!(names.get(address(1)), None);
-        names.wait();
+        names.wait_one();
         for _ in 0..100 {
             assert!(names.is_known(address(1), "web"));
         }
@@ -210,7 +238,7 @@ mod tests {
         for answer in ["", "127.0.0.1", "::1"] {
             let (mut names, asked) = names(SMALL, answer);
             assert_eq!(names.get(address(1)), None);
-            names.wait();
+            names.wait_one();
             assert_eq!(names.get(address(1)), None);
             drop(names);
             assert_eq!(asked.iter().count(), 1, "{answer}");
@@ -225,9 +253,9 @@ mod tests {
         };
         let (mut names, asked) = names(at_once, "web");
         assert_eq!(names.get(address(1)), None);
-        names.wait();
+        names.wait_one();
         assert!(names.is_known(address(1), "web"));
-        names.wait();
+        names.wait_one();
         assert!(names.is_known(address(1), "web"));
         drop(names);
         assert_eq!(asked.iter().count(), 3);
@@ -237,7 +265,7 @@ mod tests {
     fn names_are_any_bytes() {
         let mut names = Names::with(SMALL, |_| Some(b"\x1b[2J\xff".to_vec())).unwrap();
         names.get(address(1));
-        names.wait();
+        names.wait_one();
         assert_eq!(names.get(address(1)).as_deref(), Some(&b"\x1b[2J\xff"[..]));
     }
 
@@ -259,14 +287,36 @@ mod tests {
         assert_eq!(names.known.len(), 5, "one asked, four in the queue");
         drop(resume);
         for _ in 0..5 {
-            names.wait();
+            names.wait_one();
         }
         for number in 0..5 {
             assert!(names.is_known(address(number), "late"));
         }
         assert_eq!(names.get(address(5)), None, "asked now");
-        names.wait();
+        names.wait_one();
         assert!(names.is_known(address(5), "late"));
+    }
+
+    #[test]
+    fn names_can_be_waited_for() {
+        let (mut names, _asked) = names(SMALL, "web");
+        // More than the queue holds.
+        names.wait_for((0..8).map(address), HOUR);
+        for number in 0..8 {
+            assert!(names.is_known(address(number), "web"));
+        }
+    }
+
+    #[test]
+    fn waiting_for_a_resolver_that_hangs_has_an_end() {
+        let (_resume, hangs) = channel::<()>();
+        let mut names = Names::with(SMALL, move |_| {
+            let _ = hangs.recv();
+            None
+        })
+        .unwrap();
+        names.wait_for((0..100).map(address), Duration::from_millis(1));
+        assert_eq!(names.get(address(0)), None);
     }
 
     #[test]
@@ -274,7 +324,7 @@ mod tests {
         let (mut names, _asked) = names(SMALL, "web");
         for number in 0..100 {
             assert_eq!(names.get(address(number)), None);
-            names.wait();
+            names.wait_one();
             assert!(names.is_known(address(number), "web"));
             assert!(names.known.len() <= 8);
         }
@@ -294,7 +344,7 @@ mod tests {
         }
         let mut names = Names::start().unwrap();
         names.get(Ipv4Addr::LOCALHOST.into());
-        names.wait();
+        names.wait_one();
         assert!(names.get(Ipv4Addr::LOCALHOST.into()).is_some());
     }
 }

@@ -8,7 +8,7 @@ use tcp_ebpf::{
     wire::{self, kind},
 };
 
-use super::{Accept, Connect, Event, Flow, Owner, OwnerBy, Retransmit, Session};
+use super::{Accept, Connect, Event, Flow, Holder, Owner, OwnerBy, Retransmit, Session, Socket};
 
 /// A record that makes no sense: programs and user space are not of one version, or it is damaged.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -65,8 +65,24 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             let record = reader.retransmit().map_err(short)?;
             Retransmit::new(&record).map(Event::Retransmit)
         }
+        kind::SOCKET => {
+            let record = reader.socket().map_err(short)?;
+            Socket::new(&record).map(Event::Socket)
+        }
         kind => Err(DecodeError::Kind(kind)),
     }
+}
+
+/// Decodes records of holders, which follow one another without padding.
+pub(super) fn decode_holders(bytes: &[u8]) -> impl Iterator<Item = Result<Holder, DecodeError>> {
+    bytes.chunks(size_of::<wire::Holder>()).map(|bytes| {
+        let record = Reader(bytes).holder();
+        let record = record.map_err(|_| DecodeError::Short(bytes.len()))?;
+        match record.kind {
+            kind::HOLDER => Ok(Holder::new(&record)),
+            kind => Err(DecodeError::Kind(kind)),
+        }
+    })
 }
 
 /// Decodes records that follow one another without padding, as iterators write them.
@@ -75,6 +91,7 @@ pub fn decode_all(mut bytes: &[u8]) -> impl Iterator<Item = Result<Event, Decode
         let length = match *bytes.first()? {
             kind::SESSION | kind::OPEN => size_of::<wire::Session>(),
             kind::ATTEMPT | kind::OUTCOME => size_of::<wire::Connect>(),
+            kind::SOCKET => size_of::<wire::Socket>(),
             // Nothing else is known to be written so: what is left makes one error.
             _ => bytes.len(),
         };
@@ -122,12 +139,16 @@ impl Reader<'_> {
             laddr: self.pair()?,
             raddr: self.pair()?,
             ts_ns: self.u64()?,
-            owner: wire::Owner {
-                cgroup_id: self.u64()?,
-                comm: self.pair()?,
-                pid: self.u32()?,
-                uid: self.u32()?,
-            },
+            owner: self.owner()?,
+        })
+    }
+
+    fn owner(&mut self) -> Read<wire::Owner> {
+        Ok(wire::Owner {
+            cgroup_id: self.u64()?,
+            comm: self.pair()?,
+            pid: self.u32()?,
+            uid: self.u32()?,
         })
     }
 
@@ -180,6 +201,46 @@ impl Reader<'_> {
             established_ns: self.u64()?,
             backlog: self.u32()?,
             max_backlog: self.u32()?,
+        })
+    }
+
+    fn socket(&mut self) -> Read<wire::Socket> {
+        Ok(wire::Socket {
+            head: self.head()?,
+            now: self.progress()?,
+            bytes_sent: self.u64()?,
+            bytes_retrans: self.u64()?,
+            inode: self.u64()?,
+            cgroup_id: self.u64()?,
+            recv_q: self.u32()?,
+            send_q: self.u32()?,
+            unacked: self.u32()?,
+            srtt_us8: self.u32()?,
+            mdev_us4: self.u32()?,
+            min_rtt_us: self.u32()?,
+            cwnd: self.u32()?,
+            retransmits: self.u32()?,
+            mss: self.u32()?,
+            uid: self.u32()?,
+            cookie: self.u64()?,
+            timer_us: self.u64()?,
+            timer: self.u8()?,
+            timer_retransmits: self.u8()?,
+            form: self.u8()?,
+            selected: self.u8()?,
+            pad: self.u32()?,
+        })
+    }
+
+    fn holder(&mut self) -> Read<wire::Holder> {
+        Ok(wire::Holder {
+            kind: self.u8()?,
+            wanted: self.u8()?,
+            pad: self.u16()?,
+            fd: self.u32()?,
+            inode: self.u64()?,
+            started_ns: self.u64()?,
+            process: self.owner()?,
         })
     }
 
@@ -248,13 +309,19 @@ fn owner(by: u8, owner: &wire::Owner) -> Result<Option<Owner>, DecodeError> {
         wire::owner::FD => OwnerBy::Fd,
         _ => return Err(DecodeError::field("owner_by", by)),
     };
-    Ok(Some(Owner {
-        by,
-        pid: owner.pid,
-        uid: owner.uid,
-        cgroup_id: Some(owner.cgroup_id).filter(|id| *id != 0),
-        comm: bytes_of(owner.comm),
-    }))
+    Ok(Some(Owner::new(by, owner)))
+}
+
+impl Owner {
+    pub(super) fn new(by: OwnerBy, owner: &wire::Owner) -> Self {
+        Self {
+            by,
+            pid: owner.pid,
+            uid: owner.uid,
+            cgroup_id: Some(owner.cgroup_id).filter(|id| *id != 0),
+            comm: bytes_of(owner.comm),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -271,11 +338,12 @@ mod tests {
 
         #[test]
         fn any_kind_and_bytes_come_to_an_end(
-            kind in 0..=9_u8,
+            kind in 0..=10_u8,
             bytes in prop::collection::vec(any::<u8>(), 0..2000),
         ) {
             let bytes: Vec<u8> = std::iter::once(kind).chain(bytes).collect();
             prop_assert!(decode_all(&bytes).count() <= bytes.len());
+            prop_assert!(decode_holders(&bytes).count() <= bytes.len());
         }
 
         #[test]

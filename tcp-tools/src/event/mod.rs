@@ -6,9 +6,11 @@
 mod accept;
 mod connect;
 mod decode;
+mod holders;
 mod names;
 mod retransmit;
 mod session;
+mod socket;
 
 use std::net::IpAddr;
 
@@ -16,9 +18,11 @@ pub use self::{
     accept::Accept,
     connect::{Connect, Outcome},
     decode::{DecodeError, decode, decode_all},
-    names::{errno_name, state_name},
+    holders::{Holder, Holders},
+    names::{errno_name, state_name, state_named},
     retransmit::{Reason, Retransmit, Segment},
     session::{Close, Role, Session, Side},
+    socket::{Socket, Stream, Timer},
 };
 
 /// Anything that the kernel programs report.
@@ -32,6 +36,8 @@ pub enum Event {
     Accept(Accept),
     /// A segment was sent again.
     Retransmit(Retransmit),
+    /// A socket as it is at this moment.
+    Socket(Socket),
 }
 
 /// What all events about a socket have in common.
@@ -64,6 +70,7 @@ impl Event {
             Self::Connect(it) => &it.flow,
             Self::Accept(it) => &it.flow,
             Self::Retransmit(it) => &it.flow,
+            Self::Socket(it) => &it.flow,
         }
     }
 }

@@ -163,19 +163,19 @@ impl Session {
     }
 }
 
-fn fin_was_sent(state: State) -> bool {
+pub(super) fn fin_was_sent(state: State) -> bool {
     matches!(
         state,
         FIN_WAIT1 | FIN_WAIT2 | CLOSING | TIME_WAIT | LAST_ACK
     )
 }
 
-fn fin_is_acked(progress: &Progress) -> bool {
+pub(super) fn fin_is_acked(progress: &Progress) -> bool {
     fin_was_sent(progress.state) && progress.flags & flag::ALL_ACKED != 0
 }
 
 /// Application bytes acknowledged; `syn` is how many of the kernel's count are our SYN.
-fn tx(progress: &Progress, syn: u64) -> u64 {
+pub(super) fn tx(progress: &Progress, syn: u64) -> u64 {
     progress
         .bytes_acked
         .saturating_sub(syn)
@@ -183,7 +183,7 @@ fn tx(progress: &Progress, syn: u64) -> u64 {
 }
 
 /// Application bytes received: the kernel counts the peer's FIN too, but not its SYN.
-fn rx(progress: &Progress) -> u64 {
+pub(super) fn rx(progress: &Progress) -> u64 {
     let fin = progress.flags & flag::FIN_RECEIVED != 0;
     progress.bytes_received.saturating_sub(u64::from(fin))
 }
@@ -198,29 +198,32 @@ fn role_and_syn(record: &wire::Session) -> Result<(Option<Role>, Option<u64>), D
     Ok(match record.role {
         role::CLIENT => (Some(Role::Client), Some(acked.min(1))),
         role::SERVER => (Some(Role::Server), Some(0)),
-        role::UNKNOWN => match inferred_syn(record) {
-            Some(0) => (Some(Role::Server), Some(0)),
-            Some(1) => (Some(Role::Client), Some(1)),
-            _ => (None, None),
-        },
+        role::UNKNOWN => {
+            // Whether a FIN is among the sequence numbers in flight is not known.
+            let fin_in_flight = fin_was_sent(record.now.state) && !fin_is_acked(&record.now);
+            let in_flight = (!fin_in_flight).then_some(record.unacked);
+            let sent_once = record.bytes_sent.checked_sub(record.bytes_retrans);
+            match inferred_syn(&record.now, sent_once, in_flight) {
+                Some(0) => (Some(Role::Server), Some(0)),
+                Some(1) => (Some(Role::Client), Some(1)),
+                _ => (None, None),
+            }
+        }
         other => {
             return Err(DecodeError::field("role", other));
         }
     })
 }
 
-fn inferred_syn(record: &wire::Session) -> Option<u64> {
-    let fin_acked = fin_is_acked(&record.now);
-    if fin_was_sent(record.now.state) && !fin_acked {
-        // Whether the FIN is among the sequence numbers in flight is not known.
-        return None;
-    }
-    let sent_once = record.bytes_sent.checked_sub(record.bytes_retrans)?;
-    let payload_acked = sent_once.checked_sub(u64::from(record.unacked))?;
-    record
-        .now
-        .bytes_acked
-        .checked_sub(u64::from(fin_acked))?
+/// Of payload that was sent, each byte once, and of that in flight.
+pub(super) fn inferred_syn(
+    now: &Progress,
+    sent_once: Option<u64>,
+    in_flight: Option<u32>,
+) -> Option<u64> {
+    let payload_acked = sent_once?.checked_sub(u64::from(in_flight?))?;
+    now.bytes_acked
+        .checked_sub(u64::from(fin_is_acked(now)))?
         .checked_sub(payload_acked)
 }
 

@@ -34,6 +34,8 @@ pub struct Filter {
     pub remote_nets: Vec<IpNet>,
     /// Leave out sessions that were opened before the trace.
     pub new_only: bool,
+    /// Only sockets in these states, bit `1 << state` for each; 0 for all. Of no effect on events.
+    pub states: u32,
 }
 
 /// A map of the programs that is used as a set.
@@ -60,12 +62,20 @@ impl Filter {
             by_local_net: u32::from(!self.local_nets.is_empty()),
             by_remote_net: u32::from(!self.remote_nets.is_empty()),
             new_only: u32::from(self.new_only),
+            states: self.states,
+            tick_ns: tick_ns(),
         };
         vec![
             ("CONFIG", config.to_bytes().to_vec()),
             ("LOCAL_PORTS", port_set(&self.local_ports)),
             ("REMOTE_PORTS", port_set(&self.remote_ports)),
         ]
+    }
+
+    /// Whether only sockets of certain processes are wanted.
+    #[must_use]
+    pub fn is_by_process(&self) -> bool {
+        !self.pids.is_empty() || !self.uids.is_empty() || !self.cgroups.is_empty()
     }
 
     pub(super) fn sets(&self) -> [Set; 5] {
@@ -90,6 +100,12 @@ impl Filter {
             nets("REMOTE_NETS", &self.remote_nets),
         ]
     }
+}
+
+/// Length of a jiffy: what the coarse clock counts in (`posix_get_coarse_res`, kernel/time/posix-timers.c).
+fn tick_ns() -> u32 {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    u32::try_from(tick.tv_nsec).unwrap_or(0)
 }
 
 fn set(map: &'static str, keys: impl Iterator<Item = Vec<u8>>) -> Set {

@@ -196,6 +196,28 @@ impl Tracer {
         Ok(records)
     }
 
+    /// Appends the records of all sockets. None if the point [`Point::Sockets`] is not attached.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel's iterator fails.
+    pub fn sockets(&self, records: &mut Vec<u8>) -> Result<(), Error> {
+        self.link(Point::Sockets).map_or(Ok(()), |link| {
+            self.everywhere(link, |bytes| records.extend_from_slice(bytes))
+        })
+    }
+
+    /// Appends the records of all holders of sockets. None if the point [`Point::Holders`] is not attached.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel's iterator fails.
+    pub fn holders(&self, records: &mut Vec<u8>) -> Result<(), Error> {
+        self.link(Point::Holders).map_or(Ok(()), |link| {
+            snapshot::run(link, |bytes| records.extend_from_slice(bytes)).map_err(Error::Snapshot)
+        })
+    }
+
     fn everywhere(
         &self,
         link: BorrowedFd<'_>,
@@ -210,7 +232,7 @@ impl Tracer {
         }
         if !refused.is_empty() {
             log::warn!(
-                "sessions opened before the trace in {} other network namespaces are not known: \
+                "sockets in {} other network namespaces, older than the trace, are not known: \
                  entering them takes CAP_SYS_ADMIN",
                 refused.len()
             );

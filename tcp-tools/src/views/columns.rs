@@ -64,15 +64,15 @@ impl<E: Subject> Layout<E> {
             .own
             .iter()
             .filter(move |column| !is_common(column.name));
-        Common::<E>::ALL.iter().chain(own).copied()
+        let common = Common::<E>::ALL.iter().map(|common| {
+            let of_that_name = |own: &&&Column<_>| own.name == common.name;
+            self.own.iter().find(of_that_name).unwrap_or(common)
+        });
+        common.chain(own).copied()
     }
 
     fn find(&self, name: &str) -> Option<&'static Column<Row<E>>> {
-        self.own
-            .iter()
-            .copied()
-            .chain(self.all())
-            .find(|column| column.name == name)
+        self.all().find(|column| column.name == name)
     }
 
     fn unknown(&self, name: &str) -> UnknownField {
@@ -380,7 +380,7 @@ const fn name<R>(
     }
 }
 
-const fn address<R>(
+pub(super) const fn address<R>(
     name: &'static str,
     header: &'static str,
     doc: &'static str,
@@ -394,7 +394,7 @@ const fn address<R>(
     }
 }
 
-const fn port<R>(
+pub(super) const fn port<R>(
     name: &'static str,
     header: &'static str,
     doc: &'static str,
@@ -404,4 +404,17 @@ const fn port<R>(
         align: Align::Left,
         ..column(name, header, Kind::Integer, doc, get)
     }
+}
+
+/// A number of bytes in KiB.
+pub(super) fn kib(bytes: Option<u64>) -> Value<'static> {
+    bytes.map_or(Value::Null, |bytes| {
+        let thousandths = u128::from(bytes) * 1000 / 1024;
+        let units = u64::try_from(thousandths).unwrap_or(u64::MAX);
+        Value::Fixed(Fixed {
+            units,
+            scale: 3,
+            shown: 1,
+        })
+    })
 }

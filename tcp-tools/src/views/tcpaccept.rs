@@ -60,6 +60,7 @@ impl View for Tcpaccept {
             points,
             events: event::ACCEPT,
             new_only: true,
+            ..Needs::default()
         }
     }
 

@@ -105,6 +105,7 @@ impl View for Tcpconnect {
             points,
             events,
             new_only: true,
+            ..Needs::default()
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     Context, Layout, Needs, Row, Subject, UnknownField, View,
-    columns::{column, errno, flag, text, uint},
+    columns::{column, errno, flag, kib, text, uint},
     summary::Summary,
 };
 
@@ -80,6 +80,7 @@ impl View for Tcplife {
             points,
             events: event::SESSION,
             new_only: self.new_only,
+            ..Needs::default()
         }
     }
 
@@ -274,18 +275,6 @@ const OWN: &[&Column<Row<Session>>] = &[
         )
     },
 ];
-
-fn kib(bytes: Option<u64>) -> Value<'static> {
-    bytes.map_or(Value::Null, |bytes| {
-        let thousandths = u128::from(bytes) * 1000 / 1024;
-        let units = u64::try_from(thousandths).unwrap_or(u64::MAX);
-        Value::Fixed(Fixed {
-            units,
-            scale: 3,
-            shown: 1,
-        })
-    })
-}
 
 fn milliseconds(session: &Session) -> Value<'static> {
     let Some(units) = session.duration_us else {

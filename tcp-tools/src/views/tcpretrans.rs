@@ -90,6 +90,7 @@ impl View for Tcpretrans {
             points,
             events: event::RETRANSMIT,
             new_only: false,
+            ..Needs::default()
         }
     }
 

@@ -37,6 +37,10 @@ pub enum Point {
     SeedOwners,
     /// Lists what is open at the end.
     OpenSockets,
+    /// Lists all sockets, in whatever state.
+    Sockets,
+    /// Lists the descriptors of sockets, and whose they are.
+    Holders,
 }
 
 /// A family of mechanisms, as `--hooks` forces it.
@@ -224,6 +228,14 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
         Point::OpenSockets,
         &[any(Iterator, "dump_sockets", &["bpf_iter_tcp"])],
     ),
+    (
+        Point::Sockets,
+        &[any(Iterator, "list_sockets", &["bpf_iter_tcp"])],
+    ),
+    (
+        Point::Holders,
+        &[any(Iterator, "list_holders", &["bpf_iter_task_file"])],
+    ),
 ];
 
 pub(super) fn mechanisms(point: Point) -> &'static [Mechanism] {
@@ -251,7 +263,7 @@ impl Point {
     #[must_use]
     pub fn loss(self) -> Option<&'static str> {
         match self {
-            Self::State | Self::Retransmit => None,
+            Self::State | Self::Retransmit | Self::Sockets => None,
             Self::StateAgain => {
                 Some("a session may be missed when interrupts come at a bad moment")
             }
@@ -270,6 +282,7 @@ impl Point {
             }
             Self::SeedOwners => Some("owners of sessions opened before the trace are not known"),
             Self::OpenSockets => Some("what is open at the end cannot be listed"),
+            Self::Holders => Some("owners of sockets are not known"),
         }
     }
 }
@@ -292,6 +305,8 @@ impl fmt::Display for Point {
             Self::SeedSockets => "seed_sockets",
             Self::SeedOwners => "seed_owners",
             Self::OpenSockets => "open_sockets",
+            Self::Sockets => "sockets",
+            Self::Holders => "holders",
         })
     }
 }
