@@ -268,6 +268,7 @@ fn well_formed(row: &Value) -> Option<bool> {
         "tcpconnect" => row["outcome"] != "failed" || row["error"].is_string(),
         "tcpaccept" => row["backlog"].is_u64() == row["max_backlog"].is_u64(),
         "tcpretrans" => row["state"].is_string() && row["reason"].is_string(),
+        "sockets" => is_socket(row)?,
         // What a view says at its end.
         _ => return Some(true),
     };
@@ -290,8 +291,11 @@ fn is_flow(row: &Value) -> Option<bool> {
         _ => false,
     };
     let version = number("ip")?;
-    // An attempt that found no way has no local end yet.
-    let may_lack = |field: &str| row["outcome"] == "failed" && !has(field);
+    // An attempt that found no way has no local end yet, and a listener no remote one.
+    let may_lack = |field: &str| {
+        !has(field)
+            && (row["outcome"] == "failed" || row["state"] == "LISTEN" && field.starts_with('r'))
+    };
     let addresses = ["laddr", "raddr"].iter().all(|field| {
         let address = text(field).and_then(|text| text.parse().ok());
         may_lack(field) || address.is_some_and(|ip: IpAddr| ip.is_ipv4() == (version == 4))
@@ -301,6 +305,21 @@ fn is_flow(row: &Value) -> Option<bool> {
     });
     let version = version == 4 || version == 6;
     Some(owner && addresses && ports && version && number("netns").is_some())
+}
+
+/// A listener has nothing that only connections have, nobody's socket has a descriptor.
+fn is_socket(row: &Value) -> Option<bool> {
+    let has = |field: &str| row.get(field).is_some();
+    let is_listener = row["state"] == "LISTEN";
+    let of_connections = [
+        "raddr", "rport", "tx_bytes", "rx_bytes", "cwnd", "srtt_us", "role",
+    ];
+    let listener = !is_listener || of_connections.iter().all(|field| !has(field));
+    let held = ["fd", "others", "inode"];
+    let owned = row["owner"] == "none" || held.iter().all(|field| has(field));
+    let timer = ["timer", "timer_us", "timer_retransmits"];
+    let timer = timer.iter().all(|field| has(field) == has("timer"));
+    Some(listener && owned && timer && row.get("send_q")?.is_u64())
 }
 
 fn is_session(row: &Value) -> Option<bool> {

@@ -79,9 +79,14 @@ impl Trace {
 
     /// As [`Trace::only`], into a pipe that is closed after some lines.
     pub fn head(netns: &Netns, args: &[&str], lines: usize) -> Self {
+        Self::head_of("tcplife", netns, args, lines)
+    }
+
+    /// The same of another view.
+    pub fn head_of(view: &'static str, netns: &Netns, args: &[&str], lines: usize) -> Self {
         let inode = netns.inode.to_string();
         let args = [&["--netns", &inode], args].concat();
-        Self::spawn("tcplife", netns, &args, &[], lines)
+        Self::spawn(view, netns, &args, &[], lines)
     }
 
     fn spawn(
@@ -180,6 +185,13 @@ impl Trace {
             let row = check_line(line);
             row["event"] == view && row["netns"] == netns
         });
+    }
+
+    /// How many rows of the test's namespace have been waited for.
+    pub fn rows_so_far(&self) -> usize {
+        let rows = self.lines.iter().map(|line| check_line(line));
+        rows.filter(|row| row["event"] == self.view && row["netns"] == self.netns)
+            .count()
     }
 
     /// Waits until a row of the test's namespace has come with this value of a field.

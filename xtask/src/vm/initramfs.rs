@@ -48,8 +48,10 @@ pub(crate) fn build(contents: &Contents, directory: &Path) -> Result<PathBuf> {
     let busybox = programs::find("busybox").context("busybox is not installed")?;
     root.program(&busybox, "bin/busybox")?;
     root.program(&contents.tcp_tools, "bin/tcp-tools")?;
-    if let Some(nft) = programs::find("nft") {
-        root.program(&nft, "bin/nft")?;
+    for name in ["nft", "ss"] {
+        if let Some(program) = programs::find(name) {
+            root.program(&program, &format!("bin/{name}"))?;
+        }
     }
     for test in &contents.end_to_end.tests {
         // Cargo's names end in a hash: `e2e-0123456789abcdef`.
