@@ -30,6 +30,8 @@ impl Profile {
                 "--profile=guest",
                 "--config=profile.guest.inherits='dev'",
                 "--config=profile.guest.opt-level=1",
+                // Started hundreds of times.
+                "--config=profile.guest.package.tcp-tools.opt-level=3",
                 "--config=profile.guest.debug='line-tables-only'",
             ],
         }

@@ -118,7 +118,19 @@ fn script(options: &Options) -> String {
 }
 
 /// Modules of tests that no tier makes a difference to: they run on the first only.
-const TIERLESS: &[&str] = &["cli", "harness", "output", "schema", "untrusted", "usage"];
+const TIERLESS: &[&str] = &[
+    "cli",
+    "command",
+    "harness",
+    "net_filters",
+    "output",
+    "schema",
+    "sockets",
+    "sockets_output",
+    "sockets_owners",
+    "untrusted",
+    "usage",
+];
 
 /// Every test executable on every tier; the rest still runs when one has failed.
 fn tests_script(tiers: &[Tier]) -> String {
