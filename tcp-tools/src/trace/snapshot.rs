@@ -101,7 +101,7 @@ impl Camera<'_> {
         self.records.clear();
         self.tracer.sockets(&mut self.records)?;
         self.wait_for_names();
-        self.view.begin(now, &self.context);
+        self.view.snapshot(now, &self.context);
         let flow = self.show(now)?;
         self.view.end();
         self.report_losses()?;

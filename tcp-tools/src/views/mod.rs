@@ -57,7 +57,7 @@ pub trait View {
     fn needs(&self) -> Needs;
 
     /// A snapshot follows that was taken at this moment, on `CLOCK_MONOTONIC` in ns.
-    fn begin(&mut self, _ts_ns: u64, _context: &Context) {}
+    fn snapshot(&mut self, _ts_ns: u64, _context: &Context) {}
 
     /// Takes an event in; true if that made a row.
     fn event(&mut self, event: Event, context: &mut Context) -> bool;

@@ -161,7 +161,7 @@ impl View for Sockets {
         }
     }
 
-    fn begin(&mut self, ts_ns: u64, context: &Context) {
+    fn snapshot(&mut self, ts_ns: u64, context: &Context) {
         if let Rows::Summary(states) = &mut self.rows {
             states.begin(ts_ns, &context.clock);
         }
