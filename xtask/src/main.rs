@@ -1,11 +1,14 @@
 //! Development commands of tcp-tools: `cargo xtask COMMAND`.
 
 mod artifacts;
+mod bench;
 mod build_ebpf;
 mod compare;
 mod demo;
+mod netns;
 mod privilege;
 mod programs;
+mod ready;
 mod run;
 mod test;
 mod toolchain;
@@ -26,6 +29,8 @@ enum Command {
     Run(run::Options),
     /// Show tcplife on traffic of the demo's own
     Demo(demo::Options),
+    /// Measure tcp-tools beside its peers, on the same work in one run
+    Bench(bench::Options),
     /// Run all tests that this machine can run
     Test(test::Options),
     /// Run the end-to-end tests, or a command, on a stock kernel in a virtual machine
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(options) => build_ebpf::run(&options),
         Command::Run(options) => run::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Vm(options) => vm::run(&options),
     };

@@ -1,19 +1,19 @@
 //! `demo`: tcplife over a handful of sessions that the demo makes itself, in a network namespace
 //! of its own, so that nothing else shows and nothing is left behind.
 
-mod netns;
 mod traffic;
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::artifacts::{self, Profile};
+use crate::netns;
 use crate::privilege::{as_root, is_root};
+use crate::ready;
 use crate::workspace::check;
 
 /// Options of `demo`.
@@ -68,39 +68,14 @@ fn show(tool: &Path) -> Result<()> {
 
 /// Starts tcplife and returns when it is attached.
 fn start(tool: &Path) -> Result<Child> {
-    let (mut ready, writer) = io::pipe()?;
-    make_inheritable(&writer)?;
-    let mut child = Command::new(tool)
+    let mut command = Command::new(tool);
+    command
         .args(["tcplife", "--netns", &std::process::id().to_string()])
-        .args([
-            "--max-events",
-            &traffic::ROWS.to_string(),
-            "--duration",
-            "20s",
-        ])
-        .args(["--ready-fd", &writer.as_raw_fd().to_string()])
+        .args(["--max-events", &traffic::ROWS.to_string()])
+        .args(["--duration", "20s"])
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", tool.display()))?;
-    // The end of the pipe must be tcplife's alone, or its death would not show here.
-    drop(writer);
-    let mut text = String::new();
-    ready.read_to_string(&mut text)?;
-    if text != "ready\n" {
-        let status = child.wait()?;
-        bail!("tcplife did not start to trace: {status}");
-    }
-    Ok(child)
-}
-
-/// Lets a child keep the descriptor; Rust opens all of them to be closed on exec.
-fn make_inheritable(descriptor: &impl AsRawFd) -> io::Result<()> {
-    // SAFETY: sets a flag of a descriptor that is open for as long as it is borrowed.
-    match unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+        .stdout(Stdio::piped());
+    ready::start(command)
 }
 
 /// Passes tcplife's table on and returns the number of rows below its header.

@@ -38,6 +38,9 @@ pub(crate) struct Machine {
     /// In MiB.
     pub(crate) memory: u32,
     pub(crate) kvm: bool,
+    /// Emulate one processor whose clock counts its instructions, for figures that do not depend on how
+    /// busy this machine is.
+    pub(crate) steady: bool,
 }
 
 impl Machine {
@@ -64,9 +67,15 @@ impl Machine {
             // then stops with "Oops: int3".
             &["-accel", "tcg,thread=single", "-cpu", "max"]
         };
+        let processors: &[&str] = if self.steady {
+            &["-smp", "1", "-icount", "shift=0,sleep=off"]
+        } else {
+            &["-smp", "2"]
+        };
         Command::new("qemu-system-x86_64")
             .args(accelerator)
-            .args(["-smp", "2", "-m", &self.memory.to_string()])
+            .args(processors)
+            .args(["-m", &self.memory.to_string()])
             .args([
                 "-display",
                 "none",

@@ -34,6 +34,8 @@ const ETC: [(&str, &str); 4] = [
 pub(crate) struct Contents {
     pub(crate) tcp_tools: PathBuf,
     pub(crate) end_to_end: EndToEnd,
+    /// Programs of this machine's, each with its place in the guest.
+    pub(crate) others: Vec<(PathBuf, String)>,
     pub(crate) modules: Vec<Module>,
     /// The shell script that the guest runs.
     pub(crate) script: String,
@@ -63,6 +65,9 @@ pub(crate) fn build(contents: &Contents, directory: &Path) -> Result<PathBuf> {
     }
     for helper in &contents.end_to_end.helpers {
         root.program(helper, &format!("helpers/{}", file_name(helper)?))?;
+    }
+    for (program, place) in &contents.others {
+        root.program(program, place)?;
     }
     for (at, module) in contents.modules.iter().enumerate() {
         root.write(&format!("modules/{at:02}-{}.ko", module.name), &module.data)?;

@@ -5,17 +5,19 @@ mod initramfs;
 mod kernel;
 mod modules;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::artifacts::{self, Profile};
+use crate::artifacts::{self, EndToEnd, Profile};
 use crate::programs;
 use crate::workspace::target_dir;
 
 use boot::Machine;
 use initramfs::Contents;
+use modules::Module;
 
 /// Options of `vm`.
 #[derive(clap::Args)]
@@ -40,6 +42,10 @@ pub(crate) struct Options {
     /// Give up after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
     timeout: u64,
+
+    /// As [`Machine`] has it
+    #[arg(skip)]
+    steady: bool,
 
     /// Run this in the guest instead of the tests, and return its exit status
     #[arg(last = true)]
@@ -71,23 +77,63 @@ impl Tier {
 /// When something that is needed is missing or does not build, and when the guest does not come
 /// to a verdict: it panics, hangs, or ends by itself.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    boot(options, |modules| {
+        Ok(Contents {
+            tcp_tools: artifacts::tcp_tools(Profile::Guest)?,
+            end_to_end: artifacts::end_to_end(Profile::Guest)?,
+            others: Vec::new(),
+            modules,
+            script: script(options),
+        })
+    })
+}
+
+/// Boots `kernel` with a tcp-tools and these other programs, each at its place in the guest, and runs
+/// `command` there.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_with(
+    kernel: &str,
+    tcp_tools: PathBuf,
+    others: Vec<(PathBuf, String)>,
+    command: Vec<String>,
+) -> Result<ExitCode> {
+    let options = Options {
+        kernel: kernel.to_owned(),
+        hooks: None,
+        memory: 2048,
+        kvm: false,
+        timeout: 3600,
+        steady: true,
+        command,
+    };
+    boot(&options, |modules| {
+        Ok(Contents {
+            tcp_tools,
+            end_to_end: EndToEnd {
+                tests: Vec::new(),
+                helpers: Vec::new(),
+            },
+            others,
+            modules,
+            script: script(&options),
+        })
+    })
+}
+
+fn boot(
+    options: &Options,
+    contents: impl FnOnce(Vec<Module>) -> Result<Contents>,
+) -> Result<ExitCode> {
     programs::require(&[
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("busybox", "busybox-static"),
         ("cpio", "cpio"),
     ])?;
     let kernel = kernel::find(&options.kernel)?;
-    let contents = Contents {
-        tcp_tools: artifacts::tcp_tools(Profile::Guest)?,
-        end_to_end: artifacts::end_to_end(Profile::Guest)?,
-        modules: kernel
-            .modules
-            .as_deref()
-            .map(modules::wanted)
-            .transpose()?
-            .unwrap_or_default(),
-        script: script(options),
-    };
+    let modules = kernel.modules.as_deref().map(modules::wanted).transpose()?;
+    let contents = contents(modules.unwrap_or_default())?;
     let name = kernel
         .image
         .file_name()
@@ -100,6 +146,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         initramfs,
         memory: options.memory,
         kvm: options.kvm,
+        steady: options.steady,
     };
     machine.run(Duration::from_secs(options.timeout))
 }
