@@ -180,13 +180,13 @@ fn relocate(parsed: &mut aya_obj::Object, maps: &HashMap<String, OwnedFd>) -> Re
     parsed.relocate_calls(&text).map_err(Error::object)
 }
 
-/// The verifier only says why when it is asked to write a log, which costs time: ask again.
+/// The verifier only says why when it is asked to write a log, which costs time and a megabyte: ask again,
+/// unless the program never came before it.
 fn explain(program: &sys::Program<'_>, error: io::Error) -> LoadError {
-    match (verifier_log(program), error.raw_os_error()) {
-        (Some(log), _) => LoadError::Refused(log),
-        (None, Some(libc::EPERM)) => LoadError::NotPermitted,
-        (None, _) => LoadError::Other(error),
+    if error.raw_os_error() == Some(libc::EPERM) {
+        return LoadError::NotPermitted;
     }
+    verifier_log(program).map_or(LoadError::Other(error), LoadError::Refused)
 }
 
 /// The verifier's last words, before its statistics.
