@@ -6,11 +6,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, Stdio};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::ready;
 
@@ -45,6 +45,12 @@ const PACE: Duration = Duration::from_micros(200);
 
 /// As long as a Python tool needs on an emulated processor.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Nothing has happened for so long: the system is quiet.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// A row that is later than this does not come any more.
+const LATE: Duration = Duration::from_secs(2);
 
 /// Sessions for the delay of a row, in each round.
 const DELAYS: usize = 20;
@@ -127,7 +133,9 @@ fn with_stream(body: impl FnOnce() -> Result<()>) -> Result<()> {
 fn first_row(tool: &Tool) -> Result<Duration> {
     let start = Instant::now();
     let terminal = OnTerminal::start(tool)?;
-    Ok(terminal.next_row()?.duration_since(start))
+    let row = terminal.row_within(PATIENCE)?;
+    let row = row.with_context(|| format!("{} shows no row", tool.name))?;
+    Ok(row.duration_since(start))
 }
 
 /// From exec to `ready`.
@@ -146,21 +154,27 @@ fn row_delays(tool: &Tool) -> Result<Vec<Duration>> {
     let listener = load::listener()?;
     let terminal = OnTerminal::start(tool)?;
     // Until it is attached nothing shows.
-    while terminal.no_row_within(Duration::from_millis(50))? {
+    while terminal.row_within(QUIET)?.is_none() {
         load::one_session(&listener)?;
     }
-    let delays = (0..DELAYS).map(|_| {
-        while !terminal.no_row_within(Duration::from_millis(20))? {}
+    let mut delays = Vec::new();
+    for _ in 0..DELAYS {
+        while terminal.row_within(QUIET)?.is_some() {}
         load::one_session(&listener)?;
         let end = Instant::now();
-        terminal.next_row()?;
-        Ok(terminal.next_row()?.saturating_duration_since(end))
-    });
-    delays.collect()
+        // A row that does not come is lost, which is measured elsewhere.
+        if terminal.row_within(LATE)?.is_some()
+            && let Some(moment) = terminal.row_within(LATE)?
+        {
+            delays.push(moment.saturating_duration_since(end));
+        }
+    }
+    Ok(delays)
 }
 
 /// A tool that writes to a terminal, where every tool shows its rows at once.
 struct OnTerminal {
+    name: String,
     _child: Ends,
     /// When each row came.
     rows: Receiver<Instant>,
@@ -190,20 +204,18 @@ impl OnTerminal {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || each_row(master, |moment| sender.send(moment).is_ok()));
         Ok(Self {
+            name: tool.name.clone(),
             _child: Ends(child),
             rows: receiver,
         })
     }
 
-    fn next_row(&self) -> Result<Instant> {
-        self.rows.recv_timeout(PATIENCE).context("no row has come")
-    }
-
-    fn no_row_within(&self, time: Duration) -> Result<bool> {
+    /// When the next row came, if one comes within `time`.
+    fn row_within(&self, time: Duration) -> Result<Option<Instant>> {
         match self.rows.recv_timeout(time) {
-            Ok(_) => Ok(false),
-            Err(mpsc::RecvTimeoutError::Timeout) => Ok(true),
-            Err(error) => Err(error).context("the tool has ended"),
+            Ok(moment) => Ok(Some(moment)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => bail!("{} has ended", self.name),
         }
     }
 }
