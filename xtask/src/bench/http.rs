@@ -116,8 +116,10 @@ fn hit(
             values,
         })
         .collect();
-    report.row(mode.hit, &numbers[0], numbers.get(1));
-    for Numbers { tool, values } in numbers {
+    for numbers in &numbers {
+        // No ratio: both are differences that may be next to nothing.
+        report.row(mode.hit, numbers, None);
+        let Numbers { tool, values } = numbers;
         if let Some((mean, margin)) = confidence(values) {
             report.note(format!(
                 "{}, {tool}: {mean:.2} % ± {margin:.2} % (95 % confidence)",
