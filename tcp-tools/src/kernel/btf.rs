@@ -143,14 +143,13 @@ impl Btf {
             Some((path, bits)) => (path, bits.parse::<u64>().ok()),
             None => (path, None),
         };
+        let mut walk = Walk::new(&self.raw);
         // Different structs may share a name (a driver's private one, say): the member decides.
         for &(_, id) in self.structs.iter().filter(|(name, _)| *name == strukt) {
-            let found = Walk::new(&self.raw)
-                .path(id, path)
-                .map_err(|fault| BtfError::Invalid {
-                    file: self.file.clone(),
-                    fault,
-                })?;
+            let found = walk.path(id, path).map_err(|fault| BtfError::Invalid {
+                file: self.file.clone(),
+                fault,
+            })?;
             if let Some(bits) = found {
                 return Field::of(&bits, width)
                     .map(Some)

@@ -294,6 +294,41 @@ fn types_without_end_are_malformed() {
 }
 
 #[test]
+fn structs_of_one_name_share_a_budget() {
+    let mut b = Builder::new();
+    let int = b.int(4);
+    let members: Vec<_> = (0..1000).map(|_| ("m", int, 0)).collect();
+    let large = b.composite(4, "", 8, &members);
+    for _ in 0..MAX_FOUND {
+        b.composite(4, "s", 8, &[("", large, 0)]);
+    }
+    let fault = fault(b.scan().field("s", "none"));
+    assert!(matches!(fault, Fault::Malformed { .. }), "{fault}");
+    b.composite(4, "s", 8, &[("x", int, 0)]);
+    let too_many = self::fault(scan(b.bytes()));
+    assert!(matches!(too_many, Fault::Malformed { .. }), "{too_many}");
+}
+
+#[test]
+fn names_of_100_megabytes_take_no_memory() {
+    let mut b = sample();
+    let name = b.strings.len() as u32;
+    b.strings.resize(b.strings.len() + 100_000_000, b's');
+    b.strings.push(0);
+    for _ in 0..1000 {
+        b.words(&[name, 4 << 24, 0]);
+        b.words(&[name, 12 << 24, 0]);
+    }
+    let bytes = b.bytes();
+    let taken = allocation_counter::measure(|| {
+        let btf = scan(bytes).unwrap();
+        assert_eq!(btf.field("sock", "common.state").unwrap().unwrap().size, 1);
+        assert_eq!(btf.field("s", "x").unwrap(), None);
+    });
+    assert!(taken.bytes_max < 1 << 20, "{}", taken.bytes_max);
+}
+
+#[test]
 fn what_is_not_btf_is_named() {
     let good = sample().bytes();
     let changed = |at: usize, bytes: &[u8]| {

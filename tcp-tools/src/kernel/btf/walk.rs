@@ -3,8 +3,8 @@
 use super::Fault;
 use super::raw::{Kind, Raw, Type, malformed};
 
-/// Types and members that one look-up may touch. The kernel's largest structs have some hundreds;
-/// types that refer to themselves would have no end.
+/// Types and members that one look-up may touch, in all structs of the name together. The kernel's largest
+/// structs have some hundreds; types that refer to themselves would have no end.
 const BUDGET: u32 = 100_000;
 
 /// Only 64-bit kernels can load the programs.
@@ -40,7 +40,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Follows `path` from the struct `id`.
-    pub(super) fn path(mut self, mut id: u32, path: &str) -> Result<Option<Bits>, Fault> {
+    pub(super) fn path(&mut self, mut id: u32, path: &str) -> Result<Option<Bits>, Fault> {
         let mut start = 0;
         let mut names = path.split('.').peekable();
         while let Some(name) = names.next() {
