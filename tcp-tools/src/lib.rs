@@ -12,6 +12,8 @@ pub mod cli;
 pub mod command;
 pub mod enrich;
 pub mod event;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod kernel;
 pub mod output;
 pub mod trace;

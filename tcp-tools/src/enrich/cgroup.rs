@@ -76,8 +76,14 @@ impl Hierarchy {
     /// When it is not mounted, or the list of mounts cannot be read.
     pub fn find() -> Result<Self, CgroupError> {
         let mountinfo = fs::read("/proc/self/mountinfo").map_err(CgroupError::Mounts)?;
-        let mount = cgroup2_mount(&mountinfo).ok_or(CgroupError::NotMounted)?;
-        Ok(Self { mount })
+        Self::in_mounts(&mountinfo).ok_or(CgroupError::NotMounted)
+    }
+
+    /// Finds where the hierarchy is mounted in the text of a `mountinfo` file.
+    #[must_use]
+    pub fn in_mounts(mountinfo: &[u8]) -> Option<Self> {
+        let mount = cgroup2_mount(mountinfo)?;
+        Some(Self { mount })
     }
 
     #[cfg(test)]
