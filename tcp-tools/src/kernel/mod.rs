@@ -232,9 +232,8 @@ impl Tracer {
         }
         if !refused.is_empty() {
             log::warn!(
-                "sockets in {} other network namespaces, older than the trace, are not known: \
-                 entering them takes CAP_SYS_ADMIN",
-                refused.len()
+                "sockets older than the trace in other network namespaces are not known: \
+                 entering them takes CAP_SYS_ADMIN and CAP_SYS_PTRACE"
             );
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
@@ -19,6 +20,11 @@ pub fn missing() -> Vec<&'static str> {
         .filter(|(capability, _)| !has(*capability))
         .map(|(_, name)| name)
         .collect()
+}
+
+/// Whether this process may look at all others that it sees, as far as privilege goes.
+pub(super) fn may_look() -> bool {
+    effective().is_none_or(|effective| effective >> CAP_SYS_PTRACE & 1 != 0)
 }
 
 /// `CapEff` of this process; `None` where it cannot be read, and then the kernel's own refusal must do.

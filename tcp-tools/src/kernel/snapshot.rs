@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::sys;
+use super::{privilege, sys};
 
 /// Runs the iterator behind `link` once, in the network namespace of the calling thread, and hands over
 /// what it writes, in pieces of any size.
@@ -31,7 +31,7 @@ pub(super) fn run(link: BorrowedFd<'_>, mut each: impl FnMut(&[u8])) -> io::Resu
 
 /// Runs the iterator in every network namespace that has a process or a name, or only in `only`.
 ///
-/// Returns the namespaces that could not be entered.
+/// Returns the namespaces that could not be entered, or not even be looked at.
 pub(super) fn run_everywhere(
     link: BorrowedFd<'_>,
     only: Option<u32>,
@@ -41,8 +41,9 @@ pub(super) fn run_everywhere(
     std::thread::scope(|scope| {
         let wanderer = scope.spawn(|| {
             let mut refused = Vec::new();
+            let home = fs::metadata(OWN)?.ino();
             for (path, namespace) in namespaces(only) {
-                match sys::enter_netns(namespace.as_fd()) {
+                match namespace.and_then(|namespace| enter(&namespace, home)) {
                     Ok(()) => run(link, &mut each)?,
                     Err(error) => refused.push((path, error)),
                 }
@@ -55,28 +56,50 @@ pub(super) fn run_everywhere(
     })
 }
 
-/// Whether a process, or a name, is in a network namespace of this inode number.
-pub fn netns_exists(inode: u32) -> bool {
-    !namespaces(Some(inode)).is_empty()
+/// Where a thread has nothing to enter, it needs no privilege: it is there.
+fn enter(namespace: &File, home: u64) -> io::Result<()> {
+    if namespace.metadata()?.ino() == home {
+        return Ok(());
+    }
+    sys::enter_netns(namespace.as_fd())
 }
 
-/// This thread's namespace first: the tool sees it even where it may not enter others.
-fn namespaces(only: Option<u32>) -> Vec<(PathBuf, File)> {
+/// Whether a process, or a name, is in a network namespace of this inode number.
+pub fn netns_exists(inode: u32) -> bool {
+    namespaces(Some(inode)).iter().any(|(_, file)| file.is_ok())
+}
+
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// This thread's namespace first: the tool sees it even where it may not enter others. Those of processes that
+/// this one lacks the privilege to look at (`ptrace_may_access`, kernel/ptrace.c) are errors, as they may be any.
+fn namespaces(only: Option<u32>) -> Vec<(PathBuf, io::Result<File>)> {
     let mut seen = HashSet::new();
-    std::iter::once(PathBuf::from("/proc/thread-self/ns/net"))
+    let may_look = privilege::may_look();
+    let mut found: Vec<_> = std::iter::once(PathBuf::from(OWN))
         .chain(of_processes())
         .chain(named())
         .filter_map(|path| {
-            // Processes come and go, and some namespaces are not ours to look at.
-            let inode = fs::metadata(&path).ok()?.ino();
+            let inode = match fs::metadata(&path) {
+                Ok(metadata) => metadata.ino(),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !may_look => {
+                    return Some((path, Err(error)));
+                }
+                // Processes come and go.
+                Err(_) => return None,
+            };
             let wanted = only.is_none_or(|only| u64::from(only) == inode);
             if wanted && seen.insert(inode) {
                 let file = File::open(&path).ok()?;
-                return Some((path, file));
+                return Some((path, Ok(file)));
             }
             None
         })
-        .collect()
+        .collect();
+    if only.is_some() && !seen.is_empty() {
+        found.retain(|(_, file)| file.is_ok());
+    }
+    found
 }
 
 fn of_processes() -> impl Iterator<Item = PathBuf> {
