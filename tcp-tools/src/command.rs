@@ -4,7 +4,7 @@
 //! into the filters first, and nothing that it does is missed. Until then it is this same program.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::{CString, OsStr, OsString},
     fs::File,
     io::{self, PipeWriter, Read as _, Write as _},
     os::{
@@ -14,6 +14,7 @@ use std::{
     process::ExitStatus,
 };
 
+use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
 use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::process::{Child, Command};
 
@@ -86,13 +87,41 @@ fn become_command(fd: &OsStr, program: &OsStr, arguments: &[OsString]) -> u8 {
         // Whoever started this has given up, and has said why.
         return CANNOT_RUN;
     }
-    let error = std::process::Command::new(program).args(arguments).exec();
+    let mut command = std::process::Command::new(program);
+    let error = match as_invoking_user(&mut command) {
+        Ok(()) => command.args(arguments).exec(),
+        Err(error) => error,
+    };
     eprintln!("tcp-tools: cannot run {}: {error}", program.display());
     if error.kind() == io::ErrorKind::NotFound {
         NOT_FOUND
     } else {
         CANNOT_RUN
     }
+}
+
+/// Under sudo it is the tool that needs to be root: the command runs as the user who called sudo, with that
+/// user's groups and home.
+fn as_invoking_user(command: &mut std::process::Command) -> io::Result<()> {
+    let id = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID")) else {
+        return Ok(());
+    };
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    if uid.is_root() || !Uid::effective().is_root() {
+        return Ok(());
+    }
+    match User::from_uid(uid)? {
+        Some(user) => {
+            initgroups(&CString::new(user.name.as_str())?, gid)?;
+            command.env("HOME", user.dir);
+            command.env("USER", &user.name).env("LOGNAME", &user.name);
+        }
+        None => setgroups(&[gid])?,
+    }
+    setgid(gid)?;
+    setuid(uid)?;
+    Ok(())
 }
 
 /// A descriptor that this process was started with, and that is its own from here on.

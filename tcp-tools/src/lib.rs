@@ -10,6 +10,7 @@
 
 pub mod cli;
 pub mod command;
+mod confine;
 pub mod enrich;
 pub mod event;
 #[cfg(any(test, fuzzing))]

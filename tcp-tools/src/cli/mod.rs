@@ -12,6 +12,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::
 
 use crate::{
     command::{self, Waiting},
+    confine::{Later, confine},
     enrich::{Containers, Hierarchy, Names},
     event::Holders,
     kernel::{Losses, Tracer},
@@ -172,6 +173,11 @@ fn run(args: &common::Args, view: &mut dyn View) -> anyhow::Result<u8> {
         if level > log::LevelFilter::Warn {
             log_programs(&tracer);
         }
+        // Before any other thread is started: privilege belongs to threads.
+        confine(Later {
+            snapshot: options.points.iter().any(|point| point.is_for_later()),
+            command: waiting.is_some(),
+        });
         let child = waiting
             .map(Waiting::release)
             .transpose()

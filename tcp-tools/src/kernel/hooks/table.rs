@@ -259,6 +259,12 @@ impl Point {
             .any(|mechanism| mechanism.tier.is_some())
     }
 
+    /// Whether it is used once everything is attached: a snapshot of what is there then.
+    #[must_use]
+    pub fn is_for_later(self) -> bool {
+        matches!(self, Self::OpenSockets | Self::Sockets | Self::Holders)
+    }
+
     /// What is missing without it; `None` if nothing works then.
     #[must_use]
     pub fn loss(self) -> Option<&'static str> {
