@@ -22,6 +22,8 @@ use std::time::Duration;
 use trace::run_view;
 
 pub mod actor;
+pub mod bpf;
+pub mod capability;
 pub mod cgroup;
 pub mod icmp;
 pub mod netns;

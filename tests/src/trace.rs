@@ -48,22 +48,33 @@ impl Trace {
     /// `VIEW --json` with `args`, on all namespaces, as [`Trace::json`] is.
     pub fn everywhere(view: &'static str, netns: &Netns, args: &[&str]) -> Self {
         let args = [&["--json"], args].concat();
-        Self::spawn(view, netns, &args, &[], usize::MAX)
+        Self::spawn(view, netns, &args, |_| {}, usize::MAX)
     }
 
     /// `VIEW` with `args`, of which `--netns` keeps what other tests do out.
     pub fn text(view: &'static str, netns: &Netns, args: &[&str]) -> Self {
         let inode = netns.inode.to_string();
         let args = [&["--netns", &inode], args].concat();
-        Self::spawn(view, netns, &args, &[], usize::MAX)
+        Self::spawn(view, netns, &args, |_| {}, usize::MAX)
     }
 
     /// As [`Trace::view`], on a kernel that seems to lack the function `target`.
     pub fn without(target: &str, view: &'static str, netns: &Netns, args: &[&str]) -> Self {
         let inode = netns.inode.to_string();
         let only = ["--json", "--netns", &inode];
-        let variables = [("TCP_TOOLS_REFUSE", target)];
-        Self::spawn(view, netns, &[&only, args].concat(), &variables, usize::MAX)
+        Self::prepared(view, netns, &[&only, args].concat(), |command| {
+            command.env("TCP_TOOLS_REFUSE", target);
+        })
+    }
+
+    /// `VIEW` with `args` and nothing else, once `prepare` has done something to the command.
+    pub fn prepared(
+        view: &'static str,
+        netns: &Netns,
+        args: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
+        Self::spawn(view, netns, args, prepare, usize::MAX)
     }
 
     /// `tcplife --json` with `args`. It sees every socket of the machine: what it says of other
@@ -86,14 +97,14 @@ impl Trace {
     pub fn head_of(view: &'static str, netns: &Netns, args: &[&str], lines: usize) -> Self {
         let inode = netns.inode.to_string();
         let args = [&["--netns", &inode], args].concat();
-        Self::spawn(view, netns, &args, &[], lines)
+        Self::spawn(view, netns, &args, |_| {}, lines)
     }
 
     fn spawn(
         view: &'static str,
         netns: &Netns,
         args: &[&str],
-        variables: &[(&str, &str)],
+        prepare: impl FnOnce(&mut Command),
         lines: usize,
     ) -> Self {
         let (ready, ready_writer) = std::io::pipe().unwrap();
@@ -101,7 +112,6 @@ impl Trace {
         // First: `args` may end with a command.
         let number = ready_fd.to_string();
         let mut command = run_view(view, &[&["--ready-fd", &number], args].concat());
-        command.envs(variables.iter().copied());
         // SAFETY: fcntl is async-signal-safe. The child alone keeps the descriptor over exec.
         unsafe {
             command.pre_exec(move || match libc::fcntl(ready_fd, libc::F_SETFD, 0) {
@@ -109,11 +119,9 @@ impl Trace {
                 _ => Err(std::io::Error::last_os_error()),
             });
         }
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        prepare(&mut command);
+        let mut child = command.spawn().unwrap();
         drop(ready_writer);
         let mut stderr = child.stderr.take().unwrap();
         let stderr = thread::spawn(move || {
@@ -121,7 +129,11 @@ impl Trace {
             stderr.read_to_string(&mut text).unwrap();
             text
         });
-        let stdout = read_lines(child.stdout.take().unwrap(), lines);
+        let stdout = match child.stdout.take() {
+            Some(stdout) => read_lines(stdout, lines),
+            // `prepare` has sent it elsewhere.
+            None => mpsc::channel().1,
+        };
         let mut trace = Self {
             child,
             stdout,
@@ -326,6 +338,8 @@ pub fn tcplife(args: &[&str]) -> Command {
 pub fn run_view(view: &str, args: &[&str]) -> Command {
     let mut command = Command::new(tool());
     command.arg(view).stdin(Stdio::null());
+    // Whoever runs the tests by sudo is not meant to be the one who calls the tool.
+    command.env_remove("SUDO_UID").env_remove("SUDO_GID");
     if let Some(tier) = env::var_os("TCP_TOOLS_HOOKS") {
         command.arg("--hooks").arg(tier);
     }

@@ -232,9 +232,8 @@ impl Tracer {
         }
         if !refused.is_empty() {
             log::warn!(
-                "sockets in other network namespaces that no process holds (such as connections that wait to \
-                 be accepted) and that are older than this are not known: entering them takes CAP_SYS_ADMIN \
-                 and CAP_SYS_PTRACE"
+                "sockets that no process holds (such as connections that wait to be accepted) in other \
+                 network namespaces are not known: entering them takes CAP_SYS_ADMIN and CAP_SYS_PTRACE"
             );
         }
         Ok(())

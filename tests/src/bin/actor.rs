@@ -41,7 +41,11 @@ impl Actor {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         match verb {
             "thread" => return self.in_thread(rest),
-            "fork" => return self.in_child(rest),
+            "fork" => return self.in_child(rest, None),
+            "fork_as" => {
+                let (pid, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+                return self.in_child(rest, Some(parse(pid)?));
+            }
             "comm" => return set_comm(rest.as_bytes()),
             _ => {}
         }
@@ -96,10 +100,13 @@ impl Actor {
         })
     }
 
-    /// `fork COMMANDS`; answers with the pid of the child that has obeyed them.
-    fn in_child(&mut self, lines: &str) -> io::Result<String> {
-        // SAFETY: no other thread is running, so that the child finds every lock free.
-        let pid = unsafe { libc::fork() };
+    /// `fork COMMANDS`, or `fork_as PID COMMANDS`; answers with the pid of the child that has obeyed them.
+    fn in_child(&mut self, lines: &str, wanted: Option<libc::pid_t>) -> io::Result<String> {
+        let pid = match wanted {
+            // SAFETY: no other thread is running, so that the child finds every lock free.
+            None => unsafe { libc::fork() },
+            Some(wanted) => fork_as(wanted),
+        };
         if pid == 0 {
             let failed = self.obey_all(lines).is_err();
             // SAFETY: ends the child without running what the parent has registered.
@@ -134,6 +141,17 @@ impl Actor {
             .remove(name)
             .ok_or_else(|| io::Error::other(format!("no socket {name}")))
     }
+}
+
+/// fork(), with a number for the child that is free (clone3(2), Linux 5.5).
+fn fork_as(wanted: libc::pid_t) -> libc::pid_t {
+    // SAFETY: all-zero is a valid clone_args.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.set_tid = &raw const wanted as u64;
+    args.set_tid_size = 1;
+    // SAFETY: as for fork(); `args` and what it points to outlive the call.
+    unsafe { libc::syscall(libc::SYS_clone3, &args, size_of_val(&args)) as libc::pid_t }
 }
 
 /// Of the calling thread: the process's name when that is the main thread.

@@ -1,0 +1,38 @@
+//! Every program that a view loads here passes the verifier, and how far that is from its limit.
+
+use std::io::Write;
+
+use tcp_tools_tests::bpf::Objects;
+use tcp_tools_tests::netns::Netns;
+use tcp_tools_tests::trace::Trace;
+
+/// Of a million that the kernel allows (`BPF_COMPLEXITY_LIMIT_INSNS`, include/linux/bpf.h).
+const BUDGET: u32 = 100_000;
+
+#[test]
+fn instructions_that_the_verifier_walks_are_printed_and_bounded() {
+    for (view, args) in [
+        ("tcplife", &["--active", "-p", "1", "--follow"][..]),
+        ("tcpconnect", &["--latency"]),
+        ("tcpaccept", &[]),
+        ("tcpretrans", &["-l"]),
+    ] {
+        let netns = Netns::enter_new();
+        let trace = Trace::view(view, &netns, args);
+        let programs = Objects::of(trace.pid()).programs();
+        assert!(programs.len() > 2, "{view}: {programs:?}");
+        for program in programs {
+            let name = program.name_as_str().unwrap_or_default();
+            let walked = program.verified_instruction_count().unwrap_or(0);
+            let translated = program.size_translated().unwrap_or(0);
+            // Not by the macro: the test's harness would keep it to itself.
+            let mut stderr = std::io::stderr();
+            let _ = writeln!(
+                stderr,
+                "verifier: {view} {name}: {walked} instructions walked, {translated} bytes"
+            );
+            assert!(walked < BUDGET, "{view} {name}: {walked}");
+        }
+        trace.interrupt();
+    }
+}
