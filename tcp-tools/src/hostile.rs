@@ -3,6 +3,8 @@
 //!
 //! `cargo test` tries damaged samples and counts what they allocate; the targets in `fuzz/` try the rest.
 
+#![expect(clippy::expect_used, reason = "it reports by panicking")]
+
 use std::path::Path;
 
 use clap::{Args, Command};
