@@ -72,7 +72,10 @@ mod tests {
         let understood = Line::parse_from(&told[1..]).options;
         assert!(understood.smoke && understood.vm.is_none());
         assert!(understood.only == [What::Cost, What::Top]);
-        assert_eq!(understood.sessions, 20_000);
+        assert_eq!(
+            (understood.rounds, understood.sessions, understood.seconds),
+            (3, 5000, 2)
+        );
         assert_eq!(understood.tiers, ["tracepoint", "fentry", "kprobe"]);
     }
 }

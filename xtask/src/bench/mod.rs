@@ -51,21 +51,24 @@ pub(crate) struct Options {
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<What>,
 
-    /// How often each thing is measured
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    /// How often each thing is measured [default: 5; with --vm 3]
+    #[arg(long, value_name = "N", hide_default_value = true, default_value = "5")]
+    #[arg(default_value_if("vm", ArgPredicate::IsPresent, "3"))]
     rounds: usize,
 
-    /// Sessions in each round
+    /// Sessions in each round [default: 300000; with --vm 5000]
     #[arg(
         long,
         value_name = "N",
-        default_value = "300000",
-        default_value_if("vm", ArgPredicate::IsPresent, "20000")
+        hide_default_value = true,
+        default_value = "300000"
     )]
+    #[arg(default_value_if("vm", ArgPredicate::IsPresent, "5000"))]
     sessions: u64,
 
-    /// Seconds that each round of HTTP, ping-pong and streams takes
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    /// Seconds that each round of HTTP, ping-pong and streams takes [default: 5; with --vm 2]
+    #[arg(long, value_name = "N", hide_default_value = true, default_value = "5")]
+    #[arg(default_value_if("vm", ArgPredicate::IsPresent, "2"))]
     seconds: u64,
 
     /// Measure the kernel's cost on each of these tiers
@@ -205,6 +208,8 @@ fn alternate(
 ) -> Result<()> {
     for round in 0..rounds {
         for at in 0..subjects {
+            // A machine that says nothing for minutes would be taken for dead.
+            eprintln!("round {} of {rounds}, {} of {subjects}", round + 1, at + 1);
             run(if round % 2 == 0 {
                 at
             } else {
