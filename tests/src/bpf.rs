@@ -6,10 +6,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::thread;
 use std::time::Instant;
 
-use aya::maps::{MapInfo, loaded_maps};
-use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
+use aya::maps::MapInfo;
+use aya::programs::{ProgramInfo, loaded_programs};
 
 use crate::PATIENCE;
+
+const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
+const BPF_MAP_GET_NEXT_ID: libc::c_long = 12;
+const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
 
 /// Objects in the kernel, by their ids, which it does not give away again soon.
 #[derive(Debug)]
@@ -64,15 +68,16 @@ impl Objects {
     }
 
     fn left(&self) -> Vec<String> {
-        let programs = programs_with(&self.programs).map(|it| format!("program {}", it.id()));
-        let maps = loaded_maps().filter_map(Result::ok).map(|it| it.id());
-        let maps = maps.filter(|id| self.maps.contains(id));
-        let links = loaded_links().filter_map(Result::ok).map(|it| it.id());
-        let links = links.filter(|id| self.links.contains(id));
-        programs
-            .chain(maps.map(|id| format!("map {id}")))
-            .chain(links.map(|id| format!("link {id}")))
-            .collect()
+        let left = |kind: &'static str, command, ids: &BTreeSet<u32>| {
+            let ids = ids.iter().filter(move |id| exists(command, **id));
+            ids.map(|id| format!("{kind} {id}")).collect::<Vec<_>>()
+        };
+        [
+            left("program", BPF_PROG_GET_NEXT_ID, &self.programs),
+            left("map", BPF_MAP_GET_NEXT_ID, &self.maps),
+            left("link", BPF_LINK_GET_NEXT_ID, &self.links),
+        ]
+        .concat()
     }
 
     /// The programs, with what the kernel knows of them.
@@ -103,6 +108,17 @@ impl Objects {
             thread::yield_now();
         }
     }
+}
+
+/// Whether an object has this id, without opening it: the kernel leaks an array of programs that is opened and
+/// closed while it clears it (`prog_array_map_clear` holds on to it once more than its work lets go,
+/// kernel/bpf/arraymap.c, Linux 6.18).
+fn exists(next_id: libc::c_long, id: u32) -> bool {
+    // `start_id`, `next_id` and `open_flags` of `union bpf_attr`.
+    let mut attr = [id - 1, 0, 0];
+    // SAFETY: `attr` outlives the call, which reads and writes no more than its size.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, next_id, &mut attr, size_of_val(&attr)) };
+    done == 0 && attr[1] == id
 }
 
 fn programs_with(ids: &BTreeSet<u32>) -> impl Iterator<Item = ProgramInfo> {
