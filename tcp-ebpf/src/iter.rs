@@ -92,8 +92,8 @@ fn seed(sock: Sock) {
     });
 }
 
-/// Gives the sockets that nobody claimed to the first process that holds a descriptor, and remembers those
-/// of other network namespaces.
+/// Gives the sockets that nobody claimed to the first process that holds a descriptor, counts how many do, and
+/// remembers those of other network namespaces.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 fn seed_owners(ctx: *const TaskFileContext) -> i32 {
@@ -118,10 +118,16 @@ fn seed_owners(ctx: *const TaskFileContext) -> i32 {
             maps::forget(sock);
         }
     }
-    if let Some(conn) = maps::conn(sock)
-        && conn.claim.by == owner::NONE
-    {
-        conn.claim = process::of_task(task as u64, owner::FD);
+    if let Some(conn) = maps::conn(sock) {
+        if conn.claim.by == owner::NONE {
+            conn.claim = process::of_task(task as u64, owner::FD);
+        }
+        // All descriptors of a process come in a row.
+        let holder = mem::read(task as u64, offsets::tgid);
+        if conn.last_holder != holder {
+            conn.last_holder = holder;
+            conn.holders += 1;
+        }
     }
     0
 }

@@ -59,6 +59,10 @@ pub(crate) struct Conn {
     pub(crate) connect_flags: u8,
     /// 1 once the attempt has been reported.
     pub(crate) attempted: u8,
+    /// Processes that held a descriptor when the trace began.
+    pub(crate) holders: u32,
+    /// The last of them that was found.
+    pub(crate) last_holder: u32,
 }
 
 impl Conn {

@@ -20,6 +20,7 @@ pub(crate) fn ended(sock: Sock, state: State, conn: &Conn) {
 pub(crate) fn fill(to: *mut Session, sock: Sock, state: State, conn: &Conn) {
     // SAFETY: `to` is valid for writes of a `Session`: reserved in the ring, or on the stack.
     unsafe {
+        (&raw mut (*to).id).write(sock.key());
         (&raw mut (*to).opened_ns).write(conn.opened_ns);
         (&raw mut (*to).syn_ns).write(conn.syn_ns);
         (&raw mut (*to).established_ns).write(conn.established_ns);
@@ -31,7 +32,7 @@ pub(crate) fn fill(to: *mut Session, sock: Sock, state: State, conn: &Conn) {
         (&raw mut (*to).srtt_us8).write(sock.srtt_us8());
         (&raw mut (*to).handshake_us8).write(conn.handshake_us8);
         (&raw mut (*to).min_rtt_us).write(sock.min_rtt_us());
-        (&raw mut (*to).retransmits).write(sock.retransmits());
+        (&raw mut (*to).holders).write(conn.holders);
         (&raw mut (*to).error).write(sock.error());
         (&raw mut (*to).role).write(conn.role);
         (&raw mut (*to).partial).write(conn.partial);

@@ -132,8 +132,8 @@ impl Sock {
             bytes_received: self.read(offsets::bytes_received),
             state,
             flags,
-            pad16: 0,
-            pad32: 0,
+            pad: 0,
+            retransmits: self.retransmits(),
         }
     }
 

@@ -85,9 +85,9 @@ pub struct Progress {
     /// See [`flag`].
     pub flags: u8,
     /// Zero.
-    pub pad16: u16,
-    /// Zero.
-    pub pad32: u32,
+    pub pad: u16,
+    /// `tcp_sock.total_retrans`: segments retransmitted.
+    pub retransmits: u32,
 }
 
 /// What every record begins with: what, when, between whom, whose.
@@ -124,6 +124,8 @@ pub struct Head {
 pub struct Session {
     /// What, when, between whom, whose.
     pub head: Head,
+    /// Address of the `struct sock`: which socket this is, as long as it is open.
+    pub id: u64,
     /// When the socket entered SYN_SENT; 0 if it did not, or it was not seen.
     pub opened_ns: u64,
     /// When the SYN was sent (after the choice of a port); 0 as above.
@@ -146,8 +148,8 @@ pub struct Session {
     pub handshake_us8: u32,
     /// Least round trip in µs; `u32::MAX` or 0 if there was no sample.
     pub min_rtt_us: u32,
-    /// Segments retransmitted.
-    pub retransmits: u32,
+    /// Processes that held a descriptor of it when the trace began; 0 if none, or that is not known.
+    pub holders: u32,
     /// `sk_err`: the errno that ended the session, or 0.
     pub error: u16,
     /// See [`role`].
@@ -340,7 +342,7 @@ const _: () = {
     assert!(size_of::<Owner>() == 32);
     assert!(size_of::<Progress>() == 24);
     assert!(size_of::<Head>() == 88);
-    assert!(size_of::<Session>() == 200);
+    assert!(size_of::<Session>() == 208);
     assert!(size_of::<Connect>() == 104);
     assert!(size_of::<Accept>() == 104);
     assert!(size_of::<Retransmit>() == 112);

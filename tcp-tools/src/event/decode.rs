@@ -155,6 +155,7 @@ impl Reader<'_> {
     fn session(&mut self) -> Read<wire::Session> {
         Ok(wire::Session {
             head: self.head()?,
+            id: self.u64()?,
             opened_ns: self.u64()?,
             syn_ns: self.u64()?,
             established_ns: self.u64()?,
@@ -166,7 +167,7 @@ impl Reader<'_> {
             srtt_us8: self.u32()?,
             handshake_us8: self.u32()?,
             min_rtt_us: self.u32()?,
-            retransmits: self.u32()?,
+            holders: self.u32()?,
             error: self.u16()?,
             role: self.u8()?,
             partial: self.u8()?,
@@ -179,8 +180,8 @@ impl Reader<'_> {
             bytes_received: self.u64()?,
             state: self.u8()?,
             flags: self.u8()?,
-            pad16: self.u16()?,
-            pad32: self.u32()?,
+            pad: self.u16()?,
+            retransmits: self.u32()?,
         })
     }
 

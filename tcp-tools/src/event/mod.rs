@@ -21,7 +21,7 @@ pub use self::{
     holders::{Holder, Holders},
     names::{errno_name, state_name, state_named},
     retransmit::{Reason, Retransmit, Segment},
-    session::{Close, Role, Session, Side},
+    session::{Close, Moved, Role, Session, Side, SocketId},
     socket::{Socket, Stream, Timer},
 };
 

@@ -10,11 +10,36 @@ use tcp_ebpf::{
 
 use super::{DecodeError, Flow, state_name};
 
+/// Which socket it is: one address is given to many, one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketId {
+    /// Address of the `struct sock`. Never to be shown: it tells where the kernel's memory is.
+    pub address: u64,
+    /// When it was first seen, `CLOCK_MONOTONIC` in ns; 0 as long as a server's Fast Open handshake lasts.
+    pub born_ns: u64,
+}
+
+/// Bytes and segments since the trace began, where that can be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Application bytes that the peer acknowledged.
+    pub tx_bytes: Option<u64>,
+    /// Application bytes received.
+    pub rx_bytes: Option<u64>,
+    /// Segments retransmitted.
+    pub retransmits: Option<u32>,
+}
+
 /// A TCP session that has ended, or that is open at this moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {
     /// When, between whom, whose.
     pub flow: Flow,
+    /// Which socket it is.
+    pub id: SocketId,
+    /// Processes beside the owner that held a descriptor of it when the trace began; `None` if it is younger,
+    /// or nobody held it.
+    pub others: Option<u32>,
     /// Which end this is, where known.
     pub role: Option<Role>,
     /// Opened before the trace, or its birth was not seen.
@@ -27,6 +52,8 @@ pub struct Session {
     pub tx_trace_bytes: Option<u64>,
     /// Likewise `rx_bytes`.
     pub rx_trace_bytes: Option<u64>,
+    /// Likewise `retransmits`.
+    pub retransmits_trace: Option<u32>,
     /// From ESTABLISHED, or from SYN_SENT if it never got there. Of a partial session, since the trace
     /// began.
     pub duration_us: Option<u64>,
@@ -130,6 +157,24 @@ impl Session {
         self.close.is_none()
     }
 
+    /// What it has moved since the trace began.
+    #[must_use]
+    pub fn moved(&self) -> Moved {
+        if self.partial {
+            Moved {
+                tx_bytes: self.tx_trace_bytes,
+                rx_bytes: self.rx_trace_bytes,
+                retransmits: self.retransmits_trace,
+            }
+        } else {
+            Moved {
+                tx_bytes: self.tx_bytes,
+                rx_bytes: Some(self.rx_bytes),
+                retransmits: Some(self.retransmits),
+            }
+        }
+    }
+
     pub(super) fn new(record: &wire::Session) -> Result<Self, DecodeError> {
         let state =
             state_name(record.now.state).ok_or(DecodeError::field("state", record.now.state))?;
@@ -140,21 +185,32 @@ impl Session {
         let ended = record.head.kind == kind::SESSION;
         let close = ended.then(|| close(record));
         let tx_bytes = syn.map(|syn| tx(&record.now, syn));
+        // The same SYN is among the bytes of both, if it is.
+        let any_syn = syn.unwrap_or(0);
+        let tx_since = |base| tx(&record.now, any_syn).saturating_sub(tx(base, any_syn));
         Ok(Self {
             flow: Flow::new(&record.head)?,
+            id: SocketId {
+                address: record.id,
+                born_ns: match record.opened_ns {
+                    0 => record.established_ns,
+                    opened_ns => opened_ns,
+                },
+            },
+            others: record.holders.checked_sub(1),
             role,
             partial,
             tx_bytes,
             rx_bytes: rx(&record.now),
-            tx_trace_bytes: base
-                .zip(syn)
-                .map(|(base, syn)| tx(&record.now, syn).saturating_sub(tx(base, syn))),
+            tx_trace_bytes: base.map(tx_since),
             rx_trace_bytes: base.map(|base| rx(&record.now).saturating_sub(rx(base))),
             duration_us: duration_us(record),
             handshake_us: handshake_us(record, role),
             srtt_us: Some(record.srtt_us8 / 8).filter(|us| *us != 0),
             min_rtt_us: Some(record.min_rtt_us).filter(|us| !matches!(us, 0 | &u32::MAX)),
-            retransmits: record.retransmits,
+            retransmits: record.now.retransmits,
+            retransmits_trace: base
+                .map(|base| record.now.retransmits.saturating_sub(base.retransmits)),
             close,
             closed_by: close.and_then(|close| closed_by(record.now.state, close)),
             error: record.error,
