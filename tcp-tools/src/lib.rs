@@ -5,7 +5,8 @@
 //! ```
 //!
 //! [`kernel`] loads and attaches the programs and reads their records; [`event`] decodes them; [`views`]
-//! make rows of events, with what [`enrich`] knows of this host; [`output`] makes lines of rows; [`trace`] runs one view on a live stream, or on snapshots; [`cli`]
+//! make rows of events, with what [`enrich`] knows of this host; [`output`] makes lines of rows; [`terminal`] is where
+//! they are redrawn in place; [`trace`] runs one view on a live stream, or on snapshots; [`cli`]
 //! turns arguments into all of that.
 
 pub mod cli;
@@ -17,5 +18,6 @@ pub mod event;
 pub mod hostile;
 pub mod kernel;
 pub mod output;
+pub mod terminal;
 pub mod trace;
 pub mod views;

@@ -1,7 +1,11 @@
 //! Runs a view on a live stream: drain, format, write, until something ends it.
+//!
+//! A view that takes stock is also shown all open sockets once an interval; one that would rather be seen in
+//! place is, where somebody looks.
 
 mod clock;
 pub mod snapshot;
+mod stock;
 mod stop;
 
 use std::{
@@ -18,11 +22,16 @@ use crate::{
     event::{DecodeError, Event, decode, decode_all},
     kernel::{self, Losses, Tracer},
     output::{Format, Lines, Value},
-    views::{Context, View},
+    terminal::{Input, Terminal},
+    views::{Context, Reaction, View},
 };
 
 pub use self::clock::Clock;
-use self::{clock::monotonic_ns, stop::Stop};
+use self::{
+    clock::monotonic_ns,
+    stock::Stock,
+    stop::{Stop, at},
+};
 
 /// How long the stream may take, and what is wanted of it.
 #[derive(Default)]
@@ -55,6 +64,9 @@ pub enum Error {
     /// Signals or the ring buffer cannot be waited on.
     #[error("cannot wait for events: {0}")]
     Wait(io::Error),
+    /// The terminal does not do as it is told.
+    #[error("cannot use the terminal: {0}; -C does without, and lets lines follow one another")]
+    Terminal(io::Error),
 }
 
 /// How a trace ended.
@@ -79,9 +91,18 @@ pub async fn run(
     context: Context,
     bounds: Bounds,
 ) -> Result<Ended, Error> {
+    // So many rows are so many lines; and what a command says would spoil a picture.
+    let in_place =
+        view.picture().is_some() && bounds.max_events.is_none() && bounds.child.is_none();
+    // From here on signals do not kill, so whoever waits for `ready` may send one, and the terminal may be taken.
+    let mut stop = Stop::new(bounds.duration, bounds.child).map_err(Error::Wait)?;
+    let terminal = if in_place {
+        Terminal::take().map_err(Error::Terminal)?
+    } else {
+        None
+    };
     let mut stream = Stream {
         tracer,
-        view,
         intake: Intake {
             context,
             comm: bounds.comm,
@@ -90,25 +111,50 @@ pub async fn run(
         },
         reported: Losses::default(),
         next_check: Instant::now(),
+        stock: view.pace().map(Stock::new),
+        terminal,
+        view,
     };
-    stream.view.lines().header();
+    stream.view.start(monotonic_ns());
     let mut flow = write_out(stream.view)?;
-    // From here on signals do not kill, so whoever waits for `ready` may send one.
-    let mut stop = Stop::new(bounds.duration, bounds.child).map_err(Error::Wait)?;
+    stream.draw()?;
     if let Some(ready) = bounds.ready {
         tell_ready(ready)?;
     }
-    while flow == Flow::Open && stream.intake.rows_left > 0 {
-        tokio::select! {
+    while flow == Flow::Open && !stream.is_complete() {
+        let next_stock = stream.stock.as_ref().map(|stock| stock.next);
+        flow = tokio::select! {
             biased;
             () = stop.wait() => break,
-            ready = stream.tracer.ring.readable() => ready.map_err(Error::Wait)?,
-        }
-        flow = stream.drain()?;
+            input = input(stream.terminal.as_mut()) => {
+                if stream.react(input.map_err(Error::Wait)?)? == Reaction::Quit {
+                    break;
+                }
+                flow
+            }
+            () = at(next_stock) => stream.take_stock()?,
+            ready = stream.tracer.ring.readable() => {
+                ready.map_err(Error::Wait)?;
+                stream.drain()?
+            }
+        };
+    }
+    // The last picture stays, as lines.
+    if stream.terminal.take().is_some() {
+        stream.stock = None;
+        stream.write_interval();
+        write_out(stream.view)?;
     }
     let status = stop.end_child().await.map_err(Error::Wait)?;
     let losses = stream.finish(flow)?;
     Ok(Ended { losses, status })
+}
+
+async fn input(terminal: Option<&mut Terminal>) -> io::Result<Input> {
+    match terminal {
+        Some(terminal) => terminal.input().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Whether somebody still reads.
@@ -155,26 +201,85 @@ struct Stream<'a> {
     intake: Intake,
     reported: Losses,
     next_check: Instant,
+    stock: Option<Stock>,
+    terminal: Option<Terminal>,
 }
 
 impl Stream<'_> {
+    fn is_complete(&self) -> bool {
+        self.intake.rows_left == 0 || self.stock.as_ref().is_some_and(Stock::is_complete)
+    }
+
     /// One drain of the ring, one write.
     fn drain(&mut self) -> Result<Flow, Error> {
-        self.intake.context.clock.adjust();
-        let Self {
-            tracer,
-            view,
-            intake,
-            ..
-        } = self;
-        tracer
-            .ring
-            .drain(|record| intake.take(*view, decode(record)));
+        self.drain_ring();
         if Instant::now() >= self.next_check {
             self.next_check = Instant::now() + Duration::from_secs(1);
             self.report_losses()?;
         }
         write_out(self.view)
+    }
+
+    fn drain_ring(&mut self) {
+        self.intake.context.clock.adjust();
+        let (view, intake) = (&mut *self.view, &mut self.intake);
+        self.tracer
+            .ring
+            .drain(|record| intake.take(view, decode(record)));
+    }
+
+    /// Ends an interval.
+    fn take_stock(&mut self) -> Result<Flow, Error> {
+        self.look_around()?;
+        // What was closed meanwhile is told by now.
+        self.drain_ring();
+        self.show_interval()
+    }
+
+    fn look_around(&mut self) -> Result<(), Error> {
+        let (view, intake) = (&mut *self.view, &mut self.intake);
+        match &mut self.stock {
+            Some(stock) => stock.take(&self.tracer, |event| intake.take(view, event)),
+            None => Ok(()),
+        }
+    }
+
+    fn show_interval(&mut self) -> Result<Flow, Error> {
+        self.view.interval(monotonic_ns());
+        self.draw()?;
+        if self.terminal.is_none() {
+            self.write_interval();
+            self.report_losses()?;
+        }
+        write_out(self.view)
+    }
+
+    fn write_interval(&mut self) {
+        let Intake {
+            context, rows_left, ..
+        } = &mut self.intake;
+        *rows_left -= self.view.rows(*rows_left, context);
+    }
+
+    fn draw(&mut self) -> Result<(), Error> {
+        if let (Some(terminal), Some(picture)) = (&mut self.terminal, self.view.picture()) {
+            let (width, height) = terminal.size();
+            let lines = picture.draw(width, height, &mut self.intake.context);
+            terminal.draw(&lines).map_err(Error::Terminal)?;
+        }
+        Ok(())
+    }
+
+    /// To what somebody does at the terminal.
+    fn react(&mut self, input: Input) -> Result<Reaction, Error> {
+        let reaction = match (input, self.view.picture()) {
+            (Input::Key(key), Some(picture)) => picture.key(key),
+            _ => Reaction::Redraw,
+        };
+        if reaction == Reaction::Redraw {
+            self.draw()?;
+        }
+        Ok(reaction)
     }
 
     /// Loss is told when it happens, in the stream if that is JSON.
@@ -190,13 +295,22 @@ impl Stream<'_> {
         Ok(losses)
     }
 
-    /// Detaches, and writes what is left: waiting records, what is open still, the summary.
+    /// Detaches, and writes what is left: waiting records, what is open still or moved in the interval that was
+    /// cut short, the summary.
     fn finish(mut self, mut flow: Flow) -> Result<Losses, Error> {
+        let reads = flow != Flow::Closed && !self.is_complete();
+        if reads {
+            // While closes are told still: those that this misses are.
+            self.look_around()?;
+        }
         self.tracer.detach();
-        if self.intake.rows_left > 0 && flow == Flow::Open {
+        if reads {
             flow = self.drain()?;
-            let open = self.tracer.open_sockets()?;
-            decode_all(&open).for_each(|event| self.intake.take(self.view, event));
+            if self.stock.is_some() {
+                flow = self.show_interval()?;
+            } else {
+                self.show_open()?;
+            }
         }
         self.view.end();
         let losses = self.report_losses()?;
@@ -206,6 +320,13 @@ impl Stream<'_> {
             write_out(self.view)?;
         }
         Ok(losses)
+    }
+
+    fn show_open(&mut self) -> Result<(), Error> {
+        let mut open = Vec::new();
+        self.tracer.open_sockets(&mut open)?;
+        decode_all(&open).for_each(|event| self.intake.take(self.view, event));
+        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ mod sys;
 mod tracefs;
 
 use std::{
+    cell::Cell,
     io,
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
@@ -115,6 +116,8 @@ pub struct Tracer {
     attached: Vec<Attached>,
     counters: Counters,
     netns: Option<u32>,
+    /// It has been said that there is something that cannot be seen.
+    told_refused: Cell<bool>,
 }
 
 impl Tracer {
@@ -166,6 +169,7 @@ impl Tracer {
             counters: Counters::new(kernel.object.take_map("COUNTERS")?)?,
             attached,
             netns: options.filter.netns,
+            told_refused: Cell::new(false),
         };
         tracer.seed()?;
         Ok(tracer)
@@ -182,18 +186,17 @@ impl Tracer {
         Ok(())
     }
 
-    /// Records of all that is open now, one after another. Empty if the point
+    /// Appends records of all that is open now, one after another; none if the point
     /// [`Point::OpenSockets`] is not attached.
     ///
     /// # Errors
     ///
     /// When the kernel's iterator fails.
-    pub fn open_sockets(&self) -> Result<Vec<u8>, Error> {
-        let mut records = Vec::new();
+    pub fn open_sockets(&self, records: &mut Vec<u8>) -> Result<(), Error> {
         if let Some(link) = self.link(Point::OpenSockets) {
             self.everywhere(link, |bytes| records.extend_from_slice(bytes))?;
         }
-        Ok(records)
+        Ok(())
     }
 
     /// Appends the records of all sockets. None if the point [`Point::Sockets`] is not attached.
@@ -230,7 +233,7 @@ impl Tracer {
                 path.display()
             );
         }
-        if !refused.is_empty() {
+        if !refused.is_empty() && !self.told_refused.replace(true) {
             log::warn!(
                 "sockets that no process holds (such as connections that wait to be accepted) in other \
                  network namespaces are not known: entering them takes CAP_SYS_ADMIN and CAP_SYS_PTRACE"

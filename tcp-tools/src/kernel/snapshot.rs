@@ -15,14 +15,26 @@ use super::{privilege, sys};
 
 /// Runs the iterator behind `link` once, in the network namespace of the calling thread, and hands over
 /// what it writes, in pieces of any size.
-pub(super) fn run(link: BorrowedFd<'_>, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+pub(super) fn run(link: BorrowedFd<'_>, each: impl FnMut(&[u8])) -> io::Result<()> {
+    run_with(&mut buffer(), link, each)
+}
+
+/// What the kernel gives at a time (`bpf_seq_read`, kernel/bpf/bpf_iter.c).
+fn buffer() -> Vec<u8> {
+    vec![0; 32 << 10]
+}
+
+fn run_with(
+    buffer: &mut [u8],
+    link: BorrowedFd<'_>,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
     let mut file = File::from(sys::iter_create(link)?);
-    let mut buffer = vec![0; 32 << 10];
     loop {
-        match file.read(&mut buffer) {
+        match file.read(buffer) {
             Ok(0) => return Ok(()),
             Ok(length) => each(&buffer[..length]),
-            // The kernel asks to read on (`bpf_seq_read`, kernel/bpf/bpf_iter.c).
+            // The kernel asks to read on.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
             Err(error) => return Err(error),
         }
@@ -40,13 +52,19 @@ pub(super) fn run_everywhere(
     // A thread of its own: it wanders through the namespaces, and the caller stays where it is.
     std::thread::scope(|scope| {
         let wanderer = scope.spawn(|| {
-            let mut refused = Vec::new();
+            let (mut refused, mut buffer, mut found) = (Vec::new(), buffer(), false);
             let home = fs::metadata(OWN)?.ino();
             for (path, namespace) in namespaces(only) {
                 match namespace.and_then(|namespace| enter(&namespace, home)) {
-                    Ok(()) => run(link, &mut each)?,
+                    Ok(()) => {
+                        found = true;
+                        run_with(&mut buffer, link, &mut each)?;
+                    }
                     Err(error) => refused.push((path, error)),
                 }
+            }
+            if only.is_some() && found {
+                refused.clear();
             }
             Ok(refused)
         });
@@ -66,20 +84,21 @@ fn enter(namespace: &File, home: u64) -> io::Result<()> {
 
 /// Whether a process, or a name, is in a network namespace of this inode number.
 pub fn netns_exists(inode: u32) -> bool {
-    namespaces(Some(inode)).iter().any(|(_, file)| file.is_ok())
+    namespaces(Some(inode)).any(|(_, file)| file.is_ok())
 }
 
 const OWN: &str = "/proc/thread-self/ns/net";
 
 /// This thread's namespace first: the tool sees it even where it may not enter others. Those of processes that
 /// this one lacks the privilege to look at (`ptrace_may_access`, kernel/ptrace.c) are errors, as they may be any.
-fn namespaces(only: Option<u32>) -> Vec<(PathBuf, io::Result<File>)> {
+/// One is opened at a time: there may be more than a process may have descriptors.
+fn namespaces(only: Option<u32>) -> impl Iterator<Item = (PathBuf, io::Result<File>)> {
     let mut seen = HashSet::new();
     let may_look = privilege::may_look();
-    let mut found: Vec<_> = std::iter::once(PathBuf::from(OWN))
+    std::iter::once(PathBuf::from(OWN))
         .chain(of_processes())
         .chain(named())
-        .filter_map(|path| {
+        .filter_map(move |path| {
             let inode = match fs::metadata(&path) {
                 Ok(metadata) => metadata.ino(),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !may_look => {
@@ -95,11 +114,6 @@ fn namespaces(only: Option<u32>) -> Vec<(PathBuf, io::Result<File>)> {
             }
             None
         })
-        .collect();
-    if only.is_some() && !seen.is_empty() {
-        found.retain(|(_, file)| file.is_ok());
-    }
-    found
 }
 
 fn of_processes() -> impl Iterator<Item = PathBuf> {

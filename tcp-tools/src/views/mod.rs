@@ -51,10 +51,24 @@ pub struct Needs {
     pub states: u32,
 }
 
+/// How often a view takes stock.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Length of an interval.
+    pub every: Duration,
+    /// The trace ends after so many.
+    pub count: Option<u64>,
+}
+
 /// One view on a stream of events.
 pub trait View {
     /// What it lives on.
     fn needs(&self) -> Needs;
+
+    /// The trace begins, at this moment on `CLOCK_MONOTONIC`: writes what stands before all rows.
+    fn start(&mut self, _now_ns: u64) {
+        self.lines().header();
+    }
 
     /// A snapshot follows that was taken at this moment, on `CLOCK_MONOTONIC` in ns.
     fn snapshot(&mut self, _ts_ns: u64, _context: &Context) {}
@@ -62,9 +76,48 @@ pub trait View {
     /// Takes an event in; true if that made a row.
     fn event(&mut self, event: Event, context: &mut Context) -> bool;
 
+    /// How often it takes stock; `None` if it lives on what happens alone.
+    fn pace(&self) -> Option<Pace> {
+        None
+    }
+
+    /// An interval ends at this moment on `CLOCK_MONOTONIC`: every socket that is open has been shown to
+    /// [`event`](Self::event), and every one that was closed.
+    fn interval(&mut self, _now_ns: u64) {}
+
+    /// Writes what there is to say of the last interval; no more than `limit` rows, and says how many.
+    fn rows(&mut self, _limit: u64, _context: &mut Context) -> u64 {
+        0
+    }
+
+    /// Itself, if it would rather be seen in place than as lines that follow one another.
+    fn picture(&mut self) -> Option<&mut dyn Picture> {
+        None
+    }
+
     /// The trace has ended, or a snapshot: what is left to say, on standard output in the format of the rows.
     fn end(&mut self) {}
 
     /// The lines that wait to be written.
     fn lines(&mut self) -> &mut dyn Lines;
+}
+
+/// What is drawn again and again in the same place.
+pub trait Picture {
+    /// The lines that show the last interval: at most `height`, none wider than `width`.
+    fn draw(&mut self, width: u16, height: u16, context: &mut Context) -> String;
+
+    /// Somebody has pressed a key.
+    fn key(&mut self, key: u8) -> Reaction;
+}
+
+/// What a key asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// Nothing.
+    None,
+    /// Another picture.
+    Redraw,
+    /// The end.
+    Quit,
 }

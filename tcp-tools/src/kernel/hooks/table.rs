@@ -35,7 +35,7 @@ pub enum Point {
     SeedSockets,
     /// Finds out who holds them.
     SeedOwners,
-    /// Lists what is open at the end.
+    /// Lists what is open.
     OpenSockets,
     /// Lists all sockets, in whatever state.
     Sockets,
@@ -287,7 +287,9 @@ impl Point {
                 Some("sessions opened before the trace show no bytes since it began")
             }
             Self::SeedOwners => Some("owners of sessions opened before the trace are not known"),
-            Self::OpenSockets => Some("what is open at the end cannot be listed"),
+            Self::OpenSockets => {
+                Some("what is open cannot be listed, nor its bytes counted before it is closed")
+            }
             Self::Holders => Some("owners of sockets are not known"),
         }
     }
