@@ -34,6 +34,7 @@ pub mod schema;
 pub mod snapshot;
 pub mod sock;
 pub mod states;
+pub mod terminal;
 pub mod trace;
 pub mod uring;
 pub mod views;

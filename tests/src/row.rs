@@ -269,6 +269,9 @@ fn well_formed(row: &Value) -> Option<bool> {
         "tcpaccept" => row["backlog"].is_u64() == row["max_backlog"].is_u64(),
         "tcpretrans" => row["state"].is_string() && row["reason"].is_string(),
         "sockets" => is_socket(row)?,
+        "tcptop" if row["by"] == "conn" => row["state"].is_string() && !row["sockets"].is_u64(),
+        "tcptop" => return Some(is_stamped(row)? && row["sockets"].as_u64()? > 0),
+        "tcptop_total" => return is_stamped(row),
         // What a view says at its end.
         _ => return Some(true),
     };

@@ -16,7 +16,7 @@ use crate::{
     views::Needs,
 };
 
-pub(crate) use super::parse::{milliseconds, state};
+pub(crate) use super::parse::{milliseconds, seconds, state};
 
 /// Options that all views share.
 #[derive(Clone, Debug, clap::Args)]

@@ -19,6 +19,7 @@ use crate::{
     trace::{self, Bounds, Clock},
     views::{
         Context as ViewContext, Source, View, sockets, tcpaccept, tcpconnect, tcplife, tcpretrans,
+        tcptop,
     },
 };
 
@@ -51,6 +52,8 @@ enum Command {
     Tcpaccept(tcpaccept::Args),
     /// Segments that are sent again
     Tcpretrans(tcpretrans::Args),
+    /// Throughput by connection and process, once an interval
+    Tcptop(tcptop::Args),
     /// TCP sockets as they are now, and who holds them
     Sockets(sockets::Args),
     /// The JSON Schema of a view's lines, or of all
@@ -65,6 +68,7 @@ const SHORT: &[(&str, &[(&str, char)])] = &[
     ("tcpconnect", tcpconnect::SHORT),
     ("tcpaccept", tcpaccept::SHORT),
     ("tcpretrans", tcpretrans::SHORT),
+    ("tcptop", tcptop::SHORT),
 ];
 
 /// Options of a view that lives on snapshots: it needs no room for what happens meanwhile.
@@ -84,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Tcpconnect(args) => view(&args.common, tcpconnect::Tcpconnect::new(args)),
         Command::Tcpaccept(args) => view(&args.common, tcpaccept::Tcpaccept::new(args)),
         Command::Tcpretrans(args) => view(&args.common, tcpretrans::Tcpretrans::new(args)),
+        Command::Tcptop(args) => view(&args.common, tcptop::Tcptop::new(args)),
         Command::Sockets(args) => view(&args.common, sockets::Sockets::new(args)),
         Command::Schema(args) => schema::run(args),
         Command::Doctor(args) => doctor::run(args),

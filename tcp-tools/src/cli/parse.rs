@@ -66,6 +66,17 @@ pub(crate) fn milliseconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is no number of milliseconds"))
 }
 
+/// A number of seconds to wait again and again, which may have decimals.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_millis(10);
+    const MOST: Duration = Duration::from_hours(24);
+    let number = text.parse::<f64>().ok();
+    number
+        .and_then(|number| Duration::try_from_secs_f64(number).ok())
+        .filter(|time| (LEAST..=MOST).contains(time))
+        .ok_or_else(|| format!("{text:?} is no number of seconds from 0.01 to 86400"))
+}
+
 /// A port or a range of ports.
 pub(super) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let port = |text: &str| match text.parse::<u16>() {

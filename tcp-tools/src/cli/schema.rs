@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::OK;
 use crate::{
-    output::{Column, Kind},
-    views::{Layout, Row, Subject, sockets, tcpaccept, tcpconnect, tcplife, tcpretrans},
+    output::{Column, Format, Kind},
+    views::{Layout, Row, Subject, sockets, tcpaccept, tcpconnect, tcplife, tcpretrans, tcptop},
 };
 
 /// Options of its own.
@@ -18,11 +18,12 @@ pub(super) struct Args {
     view: Option<String>,
 }
 
-const VIEWS: [&str; 5] = [
+const VIEWS: [&str; 6] = [
     "tcplife",
     "tcpconnect",
     "tcpaccept",
     "tcpretrans",
+    "tcptop",
     "sockets",
 ];
 
@@ -84,6 +85,7 @@ fn of_view(view: &str) -> Value {
             ),
             of_summary(),
         ],
+        "tcptop" => vec![throughput(), throughput_total()],
         _ => vec![
             of_rows(&tcpretrans::layout(), &REMOTE),
             count("tcpretrans_count"),
@@ -132,6 +134,58 @@ fn of_summary() -> Value {
         "description": "--summary: sockets by state, for one port or for all.",
         "properties": properties,
         "required": required,
+    })
+}
+
+/// A row may be of one socket or of several, which have less in common.
+fn throughput() -> Value {
+    const REQUIRED: [&str; 9] = [
+        "event",
+        "ts",
+        "ts_ns",
+        "by",
+        "interval",
+        "interval_us",
+        "rx_bytes",
+        "tx_bytes",
+        "retransmits",
+    ];
+    let mut schema = of_rows(
+        &tcptop::layout(tcptop::By::Conn, Format::Json, false, &[]),
+        &[],
+    );
+    schema["required"] = json!(REQUIRED);
+    schema["description"] = json!(
+        "What moved bytes, or had to send again, within an interval. A row by conn has the fields of other \
+         views' rows, others have what their sockets share. With --fields it has what was asked for, and \
+         nothing is required."
+    );
+    schema
+}
+
+fn throughput_total() -> Value {
+    let total = |doc: &str| json!({"type": "integer", "minimum": 0, "description": doc});
+    let load = |doc: &str| json!({"type": "number", "minimum": 0, "description": doc});
+    json!({
+        "type": "object",
+        "description": "An interval has ended: sums of all that moved in it, whether it had a row or not.",
+        "properties": {
+            "event": {"const": "tcptop_total"},
+            "ts": {"type": "string"},
+            "ts_ns": {"type": "integer"},
+            "interval": total("Number of the interval, from 1."),
+            "interval_us": total("Length of the interval."),
+            "rx_bytes": total("Application bytes received."),
+            "tx_bytes": total("Application bytes that were acknowledged."),
+            "retransmits": total("Segments retransmitted."),
+            "sockets": total("Sockets that were open at the end of the interval, and passed the filters."),
+            "loadavg_1m": load("Load average of the machine over a minute."),
+            "loadavg_5m": load("Likewise over five minutes."),
+            "loadavg_15m": load("Likewise over fifteen."),
+        },
+        "required": [
+            "event", "ts", "ts_ns", "interval", "interval_us", "rx_bytes", "tx_bytes", "retransmits", "sockets",
+        ],
     })
 }
 

@@ -139,6 +139,17 @@ impl<R> Writer<R> {
         }
     }
 
+    /// The columns, in their order.
+    #[must_use]
+    pub fn columns(&self) -> &[&'static Column<R>] {
+        &self.columns
+    }
+
+    /// From now on with other columns.
+    pub fn set_columns(&mut self, columns: Vec<&'static Column<R>>) {
+        self.columns = columns;
+    }
+
     /// Appends one row.
     pub fn row(&mut self, row: &R) {
         let (out, columns, times) = (&mut self.buffer, &self.columns, &mut self.times);
@@ -149,6 +160,13 @@ impl<R> Writer<R> {
                 json::object(out, columns.iter().map(|c| (c.name, (c.get)(row))), times);
             }
         }
+    }
+
+    /// A value as a table shows it.
+    pub fn shown(&mut self, value: &Value<'_>) -> String {
+        let mut text = Vec::new();
+        table::cell(&mut text, value, &mut self.times);
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Appends lines that are neither rows nor objects, such as a summary.

@@ -20,15 +20,22 @@ pub(super) fn row<R>(
     row: &R,
     times: &mut Times,
 ) {
-    line(out, columns, wide, |out, column| match (column.get)(row) {
+    line(out, columns, wide, |out, column| {
+        cell(out, &(column.get)(row), times)
+    });
+}
+
+/// Appends one value.
+pub(super) fn cell(out: &mut Vec<u8>, value: &Value, times: &mut Times) {
+    match *value {
         Value::Null => out.push(b'-'),
         Value::Fixed(number) => text::fixed(out, text::rounded(number)),
         Value::AtLeast(number) => {
             out.push(b'>');
             text::fixed(out, text::rounded(number));
         }
-        value => text::value(out, &value, times),
-    });
+        _ => text::value(out, value, times),
+    }
 }
 
 fn line<R>(

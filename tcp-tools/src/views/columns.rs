@@ -1,5 +1,7 @@
 //! Columns that all views of events share, and how a view's columns are chosen.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::{
     event::{Flow, Owner, errno_name},
     output::{Align, Column, Fixed, Format, Kind, Value, Writer},
@@ -36,19 +38,27 @@ impl<E: Subject> Layout<E> {
         format: Format,
         fields: Option<&[String]>,
     ) -> Result<Writer<Row<E>>, UnknownField> {
-        let columns = match (fields, format) {
+        Ok(Writer::new(format, self.columns(format, fields)?))
+    }
+
+    /// The columns of such a writer.
+    pub(super) fn columns(
+        &self,
+        format: Format,
+        fields: Option<&[String]>,
+    ) -> Result<Vec<&'static Column<Row<E>>>, UnknownField> {
+        match (fields, format) {
             (Some(names), _) => names
                 .iter()
                 .map(|name| self.find(name).ok_or_else(|| self.unknown(name)))
-                .collect::<Result<_, _>>()?,
-            (None, Format::Json) => self.json().collect(),
-            (None, _) => self
+                .collect(),
+            (None, Format::Json) => Ok(self.json().collect()),
+            (None, _) => Ok(self
                 .table
                 .iter()
                 .filter_map(|name| self.find(name))
-                .collect(),
-        };
-        Ok(Writer::new(format, columns))
+                .collect()),
+        }
     }
 
     /// The columns of a JSON object, in their order.
@@ -104,6 +114,19 @@ fn laddr(flow: &Flow) -> Value<'static> {
         Value::Null
     } else {
         Value::Ip(flow.laddr)
+    }
+}
+
+/// Where sockets are counted together they may have no remote address in common.
+fn raddr<E: Subject>(row: &Row<E>) -> Option<IpAddr> {
+    Some(flow(row).raddr).filter(|address| row.event.is_one() || !address.is_unspecified())
+}
+
+/// An address, or its name, with a port.
+pub(super) fn endpoint(name: Option<&[u8]>, address: IpAddr, port: u16) -> Value<'_> {
+    match name {
+        Some(name) => Value::NamedEndpoint(name, port),
+        None => Value::Endpoint(SocketAddr::new(address, port)),
     }
 }
 
@@ -272,7 +295,10 @@ impl<E: Subject> Common<E> {
             "OWNER",
             Kind::String,
             "How the process is known: it called connect or accept, or held an fd; none.",
-            |row| Value::Text(owner(row).map_or("none", |owner| owner.by.name())),
+            |row| match owner(row) {
+                Some(owner) => Value::Text(owner.by.name()),
+                None => text(row.event.is_one().then_some("none")),
+            },
         )
     };
     const IP: Column<Row<E>> = Column {
@@ -283,7 +309,7 @@ impl<E: Subject> Common<E> {
             "IP",
             Kind::Integer,
             "IP version as shown: 4 or 6.",
-            |row| Value::Uint(if flow(row).raddr.is_ipv4() { 4 } else { 6 }),
+            |row| uint(raddr(row).map(|address| if address.is_ipv4() { 4_u64 } else { 6 })),
         )
     };
     const MAPPED: Column<Row<E>> = column(
@@ -305,10 +331,10 @@ impl<E: Subject> Common<E> {
         uint(Some(flow(row).lport).filter(|port| *port != 0))
     });
     pub(super) const RADDR: Column<Row<E>> = address("raddr", "RADDR", "Remote address.", |row| {
-        Value::Ip(flow(row).raddr)
+        raddr(row).map_or(Value::Null, Value::Ip)
     });
     pub(super) const RPORT: Column<Row<E>> = port("rport", "RPORT", "Remote port.", |row| {
-        Value::Uint(flow(row).rport.into())
+        uint(Some(flow(row).rport).filter(|port| row.event.is_one() || *port != 0))
     });
     const LHOST: Column<Row<E>> = address("lhost", "LADDR", "Local name, or address.", |row| {
         row.lname
@@ -318,7 +344,7 @@ impl<E: Subject> Common<E> {
     const RHOST: Column<Row<E>> = address("rhost", "RADDR", "Remote name, or address.", |row| {
         row.rname
             .as_deref()
-            .map_or(Value::Ip(flow(row).raddr), Value::Untrusted)
+            .map_or(raddr(row).map_or(Value::Null, Value::Ip), Value::Untrusted)
     });
     const LNAME: Column<Row<E>> = name(
         "lname",
@@ -339,7 +365,7 @@ impl<E: Subject> Common<E> {
             "NETNS",
             Kind::Integer,
             "Network namespace, by inode number.",
-            |row| Value::Uint(flow(row).netns.into()),
+            |row| uint(Some(flow(row).netns).filter(|netns| *netns != 0)),
         )
     };
     const CGROUP_ID: Column<Row<E>> = Column {

@@ -25,6 +25,12 @@ pub trait Subject: 'static {
 
     /// When, between whom, whose.
     fn flow(&self) -> &Flow;
+
+    /// Whether this is about one socket. If it is about several, the flow holds what they have in common;
+    /// other addresses are unspecified and other numbers 0.
+    fn is_one(&self) -> bool {
+        true
+    }
 }
 
 /// A row: an event, and what is known beyond it.

@@ -13,6 +13,7 @@ pub mod tcpaccept;
 pub mod tcpconnect;
 pub mod tcplife;
 pub mod tcpretrans;
+pub mod tcptop;
 
 use std::time::Duration;
 

@@ -1,12 +1,10 @@
 //! `tcpretrans`: what TCP sends again.
 
-use std::net::{IpAddr, SocketAddr};
-
 use tcp_ebpf::config::event;
 
 use super::{
     Context, Layout, Needs, Row, Subject, UnknownField, View,
-    columns::{column, uint},
+    columns::{column, endpoint, uint},
     count::{self, Count, Counter, Key},
 };
 use crate::{
@@ -143,13 +141,6 @@ pub fn layout() -> Layout<Retransmit> {
         own: OWN,
         table: Vec::new(),
         table_only: &["local", "remote"],
-    }
-}
-
-fn endpoint(name: Option<&[u8]>, address: IpAddr, port: u16) -> Value<'_> {
-    match name {
-        Some(name) => Value::NamedEndpoint(name, port),
-        None => Value::Endpoint(SocketAddr::new(address, port)),
     }
 }
 

@@ -11,11 +11,12 @@ use tcp_tools_tests::sock::{self, Ends, V4};
 use tcp_tools_tests::trace::Trace;
 use tcp_tools_tests::{PATIENCE, skip, tool};
 
-const VIEWS: [&str; 5] = [
+const VIEWS: [&str; 6] = [
     "tcplife",
     "tcpconnect",
     "tcpaccept",
     "tcpretrans",
+    "tcptop",
     "sockets",
 ];
 
@@ -67,6 +68,10 @@ fn options_that_exclude_or_need_each_other() {
         &["tcpconnect", "--latency=soon"],
         &["tcpretrans", "-c", "--fields", "pid"],
         &["tcpaccept", "--json", "--csv"],
+        &["tcptop", "0"],
+        &["tcptop", "1", "0"],
+        &["tcptop", "--rows", "0"],
+        &["tcptop", "--by", "host"],
     ] {
         let output = Command::new(tool()).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -228,7 +233,7 @@ const COMMON: &[&str] = &[
 const OF_EVENTS: &[&str] = &["buffer-size", "max-sockets"];
 
 /// What each view has besides.
-const OWN: [(&str, &[&str]); 5] = [
+const OWN: [(&str, &[&str]); 6] = [
     // sessions, older, output
     ("tcplife", &["new-only", "active", "summary"]),
     // connect, connect_latency
@@ -247,6 +252,8 @@ const OWN: [(&str, &[&str]); 5] = [
     ("tcpaccept", &["histogram"]),
     // retrans
     ("tcpretrans", &["sequence", "lossprobe", "count"]),
+    // tcptop, tcptop_terminal
+    ("tcptop", &["noclear", "nosummary", "by", "sort", "rows"]),
     // sockets, sockets_owners, sockets_output
     (
         "sockets",
