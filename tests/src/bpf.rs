@@ -116,8 +116,9 @@ impl Objects {
 fn exists(next_id: libc::c_long, id: u32) -> bool {
     // `start_id`, `next_id` and `open_flags` of `union bpf_attr`.
     let mut attr = [id - 1, 0, 0];
+    let size = size_of_val(&attr);
     // SAFETY: `attr` outlives the call, which reads and writes no more than its size.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, next_id, &mut attr, size_of_val(&attr)) };
+    let done = unsafe { libc::syscall(libc::SYS_bpf, next_id, &mut attr, size) };
     done == 0 && attr[1] == id
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::workspace::output;
 
 use super::report::{Measure, Numbers, Report, Target};
 use super::running::Running;
@@ -40,10 +39,6 @@ const LOADS: [Load; 2] = [
 /// Rates with and without tcptop.
 pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let ours = bench.ours(&["tcptop", "1"]);
-    if output(&mut bench.ours(&["tcptop", "--help"]).command()).is_err() {
-        report.note("tcptop: not measured, this tcp-tools has none".into());
-        return Ok(());
-    }
     let tools: Vec<&Tool> = std::iter::once(&ours).chain(&bench.peers.tcptop).collect();
     for (measure, load) in LOADS {
         let mut rates: Vec<Vec<f64>> = vec![Vec::new(); tools.len() + 1];
