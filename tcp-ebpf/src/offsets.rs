@@ -23,7 +23,8 @@ pub enum Need {
 pub struct FieldSpec {
     /// The structure that `path` starts in.
     pub strukt: &'static str,
-    /// Members, separated by dots. `name:N` is a bitfield of `N` bits within a byte ([`Bits`]).
+    /// Members, separated by dots. `name:N` is a bitfield of `N` bits within a byte ([`Bits`]). Of several
+    /// paths, separated by `|`, the first that a kernel has.
     pub path: &'static str,
     /// Size that the programs read, in bytes.
     pub size: u32,
@@ -114,8 +115,6 @@ fields! {
     skc_cookie: u64 = "sock", "__sk_common.skc_cookie.counter", Required;
     sk_socket: u64 = "sock", "sk_socket", Required;
     sk_cgroup: u64 = "sock", "sk_cgrp_data.cgroup", Optional("cgroup of a socket itself");
-    keepalive_pprev: u64 = "sock", "sk_timer.entry.pprev", TIMERS;
-    keepalive_expires: u64 = "sock", "sk_timer.expires", TIMERS;
     // include/net/net_namespace.h
     net_inum: u32 = "net", "ns.inum", Required;
     // include/net/inet_sock.h
@@ -144,7 +143,13 @@ fields! {
     icsk_pending: u8 = "inet_connection_sock", "icsk_pending", REASON;
     icsk_retransmits: u8 = "inet_connection_sock", "icsk_retransmits", TIMERS;
     icsk_probes_out: u8 = "inet_connection_sock", "icsk_probes_out", TIMERS;
-    icsk_expires: u64 = "inet_connection_sock", "icsk_retransmit_timer.expires", TIMERS;
+    // Moved in v6.19, and in the stable versions of older kernels.
+    icsk_expires: u64 = "inet_connection_sock",
+        "icsk_retransmit_timer.expires|icsk_inet.sk.tcp_retransmit_timer.expires", TIMERS;
+    keepalive_pprev: u64 = "inet_connection_sock",
+        "icsk_keepalive_timer.entry.pprev|icsk_inet.sk.sk_timer.entry.pprev", TIMERS;
+    keepalive_expires: u64 = "inet_connection_sock",
+        "icsk_keepalive_timer.expires|icsk_inet.sk.sk_timer.expires", TIMERS;
     // include/net/inet_timewait_sock.h, request_sock.h
     tw_substate: u8 = "inet_timewait_sock", "tw_substate", Required;
     tw_expires: u64 = "inet_timewait_sock", "tw_timer.expires", TIMERS;

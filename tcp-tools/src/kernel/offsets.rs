@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use tcp_ebpf::offsets::{ABSENT, BIT_SHIFT, FIELDS, Need};
+use tcp_ebpf::offsets::{ABSENT, BIT_SHIFT, FIELDS, FieldSpec, Need};
 
 use super::{
     Error,
-    btf::{Btf, Names},
+    btf::{Btf, Field, Names},
 };
 
 /// The offsets, as the bytes of the programs' `.rodata` global.
@@ -53,6 +53,16 @@ pub(super) fn scan(file: Option<&Path>) -> Result<Btf, Error> {
     Ok(Btf::load(file, &names)?)
 }
 
+/// By the first of its paths that this kernel has.
+fn first_of(btf: &Btf, spec: &FieldSpec) -> Result<Option<Field>, Error> {
+    for path in spec.path.split('|') {
+        if let Some(found) = btf.field(spec.strukt, path)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
 /// Finds every field, and checks that it has the size that the programs read.
 pub(super) fn resolve(btf: &Btf) -> Result<Offsets, Error> {
     let mut offsets = Offsets {
@@ -64,7 +74,7 @@ pub(super) fn resolve(btf: &Btf) -> Result<Offsets, Error> {
         // A user's registers are of no use to a kernel that does not hand them out.
         let reachable = spec.strukt != "pt_regs" || btf.func_id(TASK_REGISTERS).is_some();
         let found = if reachable {
-            btf.field(spec.strukt, spec.path)?
+            first_of(btf, spec)?
         } else {
             None
         };
