@@ -6,7 +6,7 @@ use serde_json::Value;
 use socket2::Socket;
 
 use crate::netns::Netns;
-use crate::proc_net::Entry;
+use crate::proc_net::{self, Entry, Line};
 use crate::row::check_line;
 use crate::sock;
 use crate::trace::run_view;
@@ -31,6 +31,18 @@ pub fn text(args: &[&str]) -> String {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// What `list` gives, and what the kernel says at that time. Timers strike meanwhile, and what nobody holds goes
+/// away: only what the kernel says both before and after counts.
+pub fn with_truth<T>(mut list: impl FnMut() -> T) -> (T, Vec<Line>) {
+    loop {
+        let before = proc_net::sockets();
+        let listed = list();
+        if proc_net::sockets() == before {
+            return (listed, before);
+        }
+    }
 }
 
 /// What all sources tell of a socket, in order.

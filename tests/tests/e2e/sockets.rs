@@ -6,23 +6,11 @@ use std::process::Command;
 use serde_json::Value;
 use socket2::Socket;
 use tcp_tools_tests::netns::{Netns, set_ipv4};
-use tcp_tools_tests::proc_net::{self, Entry, Line, STATES};
-use tcp_tools_tests::snapshot::{by_state, entries, lines, row_of, text};
+use tcp_tools_tests::proc_net::{Entry, Line, STATES};
+use tcp_tools_tests::snapshot::{by_state, entries, lines, row_of, text, with_truth};
 use tcp_tools_tests::sock::{self, V4};
 use tcp_tools_tests::states::Every;
 use tcp_tools_tests::{skip, trace::run_view};
-
-/// What `list` gives, and what the kernel says at that time. Retransmissions go on meanwhile: only what the
-/// kernel says both before and after counts.
-fn with_truth<T>(mut list: impl FnMut() -> T) -> (T, Vec<Line>) {
-    loop {
-        let before = proc_net::sockets();
-        let listed = list();
-        if proc_net::sockets() == before {
-            return (listed, before);
-        }
-    }
-}
 
 fn entries_of(lines: &[Line]) -> Vec<Entry> {
     lines.iter().map(|line| line.entry.clone()).collect()

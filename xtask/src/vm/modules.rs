@@ -8,8 +8,14 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection};
 
-/// What the tests use: devices between namespaces, and ways to lose and delay packets.
-const WANTED: [&str; 4] = ["veth", "sch_netem", "nf_tables", "nft_reject_inet"];
+/// What the tests use: devices between namespaces, ways to lose and delay packets, and what `ss` asks.
+const WANTED: [&str; 5] = [
+    "veth",
+    "sch_netem",
+    "nf_tables",
+    "nft_reject_inet",
+    "tcp_diag",
+];
 
 /// A module, uncompressed.
 pub(crate) struct Module {
