@@ -98,7 +98,7 @@ fn changed(sock: Sock, old: State, new: State) {
     if !sock.is_tcp() {
         return;
     }
-    log_change(sock.lport(), sock.rport(), old, new);
+    log_change(sock, old, new);
     match (old, new) {
         (_, SYN_SENT) => opened(sock),
         (LISTEN, CLOSE) if wants(RETRANSMIT) => maps::forget(sock),
@@ -111,12 +111,16 @@ fn changed(sock: Sock, old: State, new: State) {
     }
 }
 
-/// Out of line: aya-log's code is long.
+/// Out of line: aya-log's code is long. The ports are only read when somebody listens.
 #[inline(never)]
-fn log_change(lport: u16, rport: u16, old: State, new: State) {
+fn log_change(sock: Sock, old: State, new: State) {
     trace!(
         (),
-        "local port {}, remote port {}: state {} to {}", lport, rport, old, new
+        "local port {}, remote port {}: state {} to {}",
+        sock.lport(),
+        sock.rport(),
+        old,
+        new
     );
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-
 use super::report::{Measure, Numbers, Report, Target};
 use super::running::Running;
 use super::stats::Spread;
