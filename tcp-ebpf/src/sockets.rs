@@ -37,7 +37,7 @@ fn list_sockets(ctx: *const TcpContext) -> i32 {
     let (form, state) = form_and_state(sock);
     let subject = Subject::of_common(sock);
     let selected = subject.is_wanted_flow() && is_wanted_state(state);
-    if !selected && !(wants(LISTENERS) && state == LISTEN) {
+    if !(selected || wants(LISTENERS) && state == LISTEN) {
         globals::count(tcp_ebpf::wire::counter::FILTERED);
         return 0;
     }
