@@ -17,6 +17,7 @@ use tcp_ebpf::{
 };
 
 use crate::{
+    busy::{Class, during},
     emit::emit,
     filter::Subject,
     globals::wants,
@@ -39,9 +40,11 @@ fn accept_fentry(ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 fn accept_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(sock) = ctx.arg(0) {
-        accepted(Sock::new(sock));
-    }
+    during(Class::Kprobes, || {
+        if let Some(sock) = ctx.arg(0) {
+            accepted(Sock::new(sock));
+        }
+    });
     0
 }
 
@@ -63,11 +66,13 @@ fn accept_tp(ctx: TracePointContext) -> u32 {
     const RET: usize = 16;
     // SAFETY: within the context of this tracepoint.
     let fd = unsafe { ctx.as_ptr().add(RET).cast::<i64>().read() };
-    if fd >= 0
-        && let Some(sock) = Sock::of_descriptor(fd as u64)
-    {
-        accepted(sock);
-    }
+    during(Class::Kprobes, || {
+        if fd >= 0
+            && let Some(sock) = Sock::of_descriptor(fd as u64)
+        {
+            accepted(sock);
+        }
+    });
     0
 }
 

@@ -16,6 +16,7 @@ use tcp_ebpf::{
 };
 
 use crate::{
+    busy::{Class, during},
     emit::emit,
     filter::Subject,
     globals::wants,
@@ -33,9 +34,11 @@ fn connect_fentry(ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 fn connect_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(sock) = ctx.arg(0) {
-        syn_leaves(Sock::new(sock));
-    }
+    during(Class::Kprobes, || {
+        if let Some(sock) = ctx.arg(0) {
+            syn_leaves(Sock::new(sock));
+        }
+    });
     0
 }
 
@@ -138,6 +141,12 @@ fn put(to: *mut Connect, syn_ns: u64, error: u16, established: bool, flags: u8, 
 /// `sys_enter_connect`: an attempt may fail before the socket changes its state.
 #[tracepoint]
 fn connect_enter_tp(ctx: TracePointContext) -> u32 {
+    during(Class::Kprobes, || called(&ctx));
+    0
+}
+
+#[inline(always)]
+fn called(ctx: &TracePointContext) {
     // struct syscall_trace_enter: struct trace_entry (8 bytes), int nr, padding, unsigned long args[]
     // (kernel/trace/trace.h).
     const FD: usize = 16;
@@ -162,7 +171,6 @@ fn connect_enter_tp(ctx: TracePointContext) -> u32 {
         };
         maps::begin_call(bpf_get_current_pid_tgid(), &call);
     }
-    0
 }
 
 /// The connect() that this thread is in, if any, has got as far as the socket's state, or fallen back.
@@ -178,11 +186,17 @@ pub(crate) fn under_way(is: bool) {
 /// `sys_exit_connect`
 #[tracepoint]
 fn connect_exit_tp(ctx: TracePointContext) -> u32 {
+    during(Class::Kprobes, || returned(&ctx));
+    0
+}
+
+#[inline(always)]
+fn returned(ctx: &TracePointContext) {
     // struct syscall_trace_exit: struct trace_entry (8 bytes), int nr, long ret (kernel/trace/trace.h).
     const RET: usize = 16;
     let thread = bpf_get_current_pid_tgid();
     let Some(call) = maps::call(thread) else {
-        return 0;
+        return;
     };
     // SAFETY: within the context of this tracepoint.
     let ret = unsafe { ctx.as_ptr().add(RET).cast::<i64>().read() };
@@ -190,7 +204,6 @@ fn connect_exit_tp(ctx: TracePointContext) -> u32 {
         failed(call, -ret as u16);
     }
     maps::end_call(thread);
-    0
 }
 
 /// Errors of an attempt, not of the call: its arguments, an attempt that goes on, a signal.

@@ -7,6 +7,7 @@
 #![no_main]
 
 mod accept;
+mod busy;
 mod connect;
 mod emit;
 mod filter;

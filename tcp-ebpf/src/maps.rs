@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
-    maps::{HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
+    maps::{HashMap, LpmTrie, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use aya_log_ebpf::debug;
 use tcp_ebpf::wire::{Owner, Progress, counter, owner};
@@ -100,11 +100,6 @@ static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(1, BPF_F_NO_PREALLO
 /// Calls of connect() in progress, by thread.
 #[map]
 static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
-/// Changes of state that were handled on this processor. They are few: those between a program and the one
-/// that looks after it, and one that an interrupt comes with in between must not be taken for another.
-#[map]
-static MARKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1 << MARK_BITS, 0);
-const MARK_BITS: u32 = 6;
 /// The program that handles a change of state.
 #[map]
 pub(crate) static STATE: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -205,22 +200,6 @@ pub(crate) fn remember_if_new(sock: Sock, fill: impl FnOnce(&mut Conn)) {
 #[inline(always)]
 pub(crate) fn forget(sock: Sock) {
     let _ = CONNS.remove(sock.key());
-}
-
-/// Leaves a mark, or takes it back if it is there; true if it was left.
-#[inline(always)]
-pub(crate) fn turn_mark(mark: u64) -> bool {
-    // Fibonacci hashing.
-    let index = mark.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - MARK_BITS);
-    let Some(slot) = MARKS.get_ptr_mut(index as u32) else {
-        return false;
-    };
-    // SAFETY: a slot of a per-CPU array, which an interrupt may overwrite as a whole.
-    unsafe {
-        let was_left = *slot != mark;
-        *slot = if was_left { mark } else { 0 };
-        was_left
-    }
 }
 
 #[inline(always)]

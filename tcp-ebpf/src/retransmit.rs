@@ -14,6 +14,7 @@ use tcp_ebpf::{
 };
 
 use crate::{
+    busy::{Class, during},
     emit::emit,
     filter::Subject,
     globals::wants,
@@ -54,9 +55,11 @@ fn loss_probe_fentry(ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 fn loss_probe_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(sock) = ctx.arg(0) {
-        probed(Sock::new(sock));
-    }
+    during(Class::Kprobes, || {
+        if let Some(sock) = ctx.arg(0) {
+            probed(Sock::new(sock));
+        }
+    });
     0
 }
 

@@ -3,7 +3,6 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    EbpfContext as _,
     helpers::bpf_ktime_get_ns,
     macros::{fentry, kprobe, raw_tracepoint},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
@@ -12,14 +11,14 @@ use aya_log_ebpf::trace;
 use tcp_ebpf::{
     config::event::{ACCEPT, ATTEMPT, OUTCOME, RETRANSMIT, SESSION},
     tcp::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, State},
-    wire::{owner, role},
+    wire::{counter, owner, role},
 };
 
 use crate::{
+    busy::{Class, during, is_busy},
     connect,
-    globals::{config, wants},
+    globals::{config, count, wants},
     maps::{self, Conn},
-    mem,
     owner::current,
     session,
     sock::Sock,
@@ -28,69 +27,69 @@ use crate::{
 /// `trace_inet_sock_set_state(sk, oldstate, newstate)`, include/trace/events/sock.h.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
-    first(
-        Sock::new(ctx.arg(0)),
-        ctx.arg::<u32>(1) as State,
-        ctx.arg::<u32>(2) as State,
-    );
+    let (old, new) = states(&ctx);
+    during(Class::State, || changed(Sock::new(ctx.arg(0)), old, new));
     0
 }
 
 /// `tcp_set_state(sk, state)`, net/ipv4/tcp.c. It misses the changes to LISTEN and from there.
 #[fentry(function = "tcp_set_state")]
 fn state_fentry(ctx: FEntryContext) -> i32 {
-    // Not `ctx.arg(0)`: the verifier knows that for a pointer, and lets nobody calculate with it.
-    let mut address = 0_u64;
-    mem::probe(ctx.as_ptr() as u64, &raw mut address);
-    let sock = Sock::new(address);
-    first(sock, sock.state(), ctx.arg::<u32>(1) as State);
+    let sock = Sock::new(ctx.arg(0));
+    during(Class::State, || {
+        changed(sock, sock.state(), ctx.arg::<u32>(1) as State);
+    });
     0
 }
 
 #[kprobe]
 fn state_kprobe(ctx: ProbeContext) -> u32 {
-    if let (Some(sock), Some(new)) = (ctx.arg(0), ctx.arg::<u32>(1)) {
-        let sock = Sock::new(sock);
-        first(sock, sock.state(), new as State);
-    }
+    during(Class::Kprobes, || {
+        if let (Some(sock), Some(new)) = (ctx.arg(0), ctx.arg::<u32>(1)) {
+            let sock = Sock::new(sock);
+            changed(sock, sock.state(), new as State);
+        }
+    });
     0
 }
 
-/// Makes up for what the kernel skips.
-///
-/// A program that an interrupt finds busy on its processor is not run for that interrupt's sockets
-/// (`recursion_misses`, Linux 5.12; for kprobes any other program is enough). This one comes after the
-/// programs above, is not busy when they are, and hands what they have not marked over to [`state_raw_tp`].
+/// Handles the changes that [`state_raw_tp`] or [`state_fentry`] is skipped for.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_again_raw_tp(ctx: RawTracePointContext) -> i32 {
-    let sock = Sock::new(ctx.arg(0));
-    let (old, new) = (ctx.arg::<u32>(1) as State, ctx.arg::<u32>(2) as State);
-    if matters(old, new) && maps::turn_mark(mark(sock, new)) {
-        // SAFETY: it has the same context, and nothing is left to drop. Not busy in the kernel's eyes, which
-        // only looks where a program is attached.
-        unsafe { maps::STATE.tail_call(&ctx, 0) };
-    }
+    again(&ctx, Class::State);
+    0
+}
+
+/// Likewise for [`state_kprobe`].
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn state_again_kprobe(ctx: RawTracePointContext) -> i32 {
+    again(&ctx, Class::Kprobes);
     0
 }
 
 #[inline(always)]
-fn first(sock: Sock, old: State, new: State) {
-    changed(sock, old, new);
-    if matters(old, new) {
-        maps::turn_mark(mark(sock, new));
+fn again(ctx: &RawTracePointContext, class: Class) {
+    if !is_busy(class) {
+        return;
     }
+    count(counter::COVERED);
+    let (old, new) = states(ctx);
+    if matters(old, new) {
+        // SAFETY: it has the same context, and nothing is left to drop. The kernel only looks whether a
+        // program is busy where it is attached, and so calls it here.
+        unsafe { maps::STATE.tail_call(ctx, 0) };
+    }
+}
+
+#[inline(always)]
+fn states(ctx: &RawTracePointContext) -> (State, State) {
+    (ctx.arg::<u32>(1) as State, ctx.arg::<u32>(2) as State)
 }
 
 /// Whether [`changed`] does anything at all.
 #[inline(always)]
 fn matters(old: State, new: State) -> bool {
     matches!(new, SYN_SENT | ESTABLISHED | CLOSE) || old == SYN_RECV
-}
-
-/// One change of one socket. The upper bits of a kernel address are all ones.
-#[inline(always)]
-fn mark(sock: Sock, new: State) -> u64 {
-    sock.key() << 4 | u64::from(new)
 }
 
 #[inline(always)]
