@@ -17,7 +17,6 @@ use tcp_ebpf::{
 };
 
 use crate::{
-    busy::{Class, during},
     emit::emit,
     filter::Subject,
     globals::wants,
@@ -40,11 +39,9 @@ fn accept_fentry(ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 fn accept_kprobe(ctx: ProbeContext) -> u32 {
-    during(Class::Kprobes, || {
-        if let Some(sock) = ctx.arg(0) {
-            accepted(Sock::new(sock));
-        }
-    });
+    if let Some(sock) = ctx.arg(0) {
+        accepted(Sock::new(sock));
+    }
     0
 }
 
@@ -66,13 +63,11 @@ fn accept_tp(ctx: TracePointContext) -> u32 {
     const RET: usize = 16;
     // SAFETY: within the context of this tracepoint.
     let fd = unsafe { ctx.as_ptr().add(RET).cast::<i64>().read() };
-    during(Class::Kprobes, || {
-        if fd >= 0
-            && let Some(sock) = Sock::of_descriptor(fd as u64)
-        {
-            accepted(sock);
-        }
-    });
+    if fd >= 0
+        && let Some(sock) = Sock::of_descriptor(fd as u64)
+    {
+        accepted(sock);
+    }
     0
 }
 

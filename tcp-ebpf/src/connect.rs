@@ -16,7 +16,6 @@ use tcp_ebpf::{
 };
 
 use crate::{
-    busy::{Class, during},
     emit::emit,
     filter::Subject,
     globals::wants,
@@ -34,11 +33,9 @@ fn connect_fentry(ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 fn connect_kprobe(ctx: ProbeContext) -> u32 {
-    during(Class::Kprobes, || {
-        if let Some(sock) = ctx.arg(0) {
-            syn_leaves(Sock::new(sock));
-        }
-    });
+    if let Some(sock) = ctx.arg(0) {
+        syn_leaves(Sock::new(sock));
+    }
     0
 }
 
@@ -141,12 +138,6 @@ fn put(to: *mut Connect, syn_ns: u64, error: u16, established: bool, flags: u8, 
 /// `sys_enter_connect`: an attempt may fail before the socket changes its state.
 #[tracepoint]
 fn connect_enter_tp(ctx: TracePointContext) -> u32 {
-    during(Class::Kprobes, || called(&ctx));
-    0
-}
-
-#[inline(always)]
-fn called(ctx: &TracePointContext) {
     // struct syscall_trace_enter: struct trace_entry (8 bytes), int nr, padding, unsigned long args[]
     // (kernel/trace/trace.h).
     const FD: usize = 16;
@@ -171,6 +162,7 @@ fn called(ctx: &TracePointContext) {
         };
         maps::begin_call(bpf_get_current_pid_tgid(), &call);
     }
+    0
 }
 
 /// The connect() that this thread is in, if any, has got as far as the socket's state, or fallen back.
@@ -186,17 +178,11 @@ pub(crate) fn under_way(is: bool) {
 /// `sys_exit_connect`
 #[tracepoint]
 fn connect_exit_tp(ctx: TracePointContext) -> u32 {
-    during(Class::Kprobes, || returned(&ctx));
-    0
-}
-
-#[inline(always)]
-fn returned(ctx: &TracePointContext) {
     // struct syscall_trace_exit: struct trace_entry (8 bytes), int nr, long ret (kernel/trace/trace.h).
     const RET: usize = 16;
     let thread = bpf_get_current_pid_tgid();
     let Some(call) = maps::call(thread) else {
-        return;
+        return 0;
     };
     // SAFETY: within the context of this tracepoint.
     let ret = unsafe { ctx.as_ptr().add(RET).cast::<i64>().read() };
@@ -204,6 +190,7 @@ fn returned(ctx: &TracePointContext) {
         failed(call, -ret as u16);
     }
     maps::end_call(thread);
+    0
 }
 
 /// Errors of an attempt, not of the call: its arguments, an attempt that goes on, a signal.

@@ -7,7 +7,6 @@
 #![no_main]
 
 mod accept;
-mod busy;
 mod connect;
 mod emit;
 mod filter;

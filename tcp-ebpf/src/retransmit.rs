@@ -14,7 +14,6 @@ use tcp_ebpf::{
 };
 
 use crate::{
-    busy::{Class, during},
     emit::emit,
     filter::Subject,
     globals::wants,
@@ -55,11 +54,9 @@ fn loss_probe_fentry(ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 fn loss_probe_kprobe(ctx: ProbeContext) -> u32 {
-    during(Class::Kprobes, || {
-        if let Some(sock) = ctx.arg(0) {
-            probed(Sock::new(sock));
-        }
-    });
+    if let Some(sock) = ctx.arg(0) {
+        probed(Sock::new(sock));
+    }
     0
 }
 

@@ -11,13 +11,12 @@ use aya_log_ebpf::trace;
 use tcp_ebpf::{
     config::event::{ACCEPT, ATTEMPT, OUTCOME, RETRANSMIT, SESSION},
     tcp::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, State},
-    wire::{counter, owner, role},
+    wire::{owner, role},
 };
 
 use crate::{
-    busy::{Class, during, is_busy},
     connect,
-    globals::{config, count, wants},
+    globals::{config, is_map_full, wants},
     maps::{self, Conn},
     owner::current,
     session,
@@ -28,7 +27,7 @@ use crate::{
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
     let (old, new) = states(&ctx);
-    during(Class::State, || changed(Sock::new(ctx.arg(0)), old, new));
+    changed(Sock::new(ctx.arg(0)), old, new);
     0
 }
 
@@ -36,49 +35,31 @@ fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
 #[fentry(function = "tcp_set_state")]
 fn state_fentry(ctx: FEntryContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
-    during(Class::State, || {
-        changed(sock, sock.state(), ctx.arg::<u32>(1) as State);
-    });
+    changed(sock, sock.state(), ctx.arg::<u32>(1) as State);
     0
 }
 
 #[kprobe]
 fn state_kprobe(ctx: ProbeContext) -> u32 {
-    during(Class::Kprobes, || {
-        if let (Some(sock), Some(new)) = (ctx.arg(0), ctx.arg::<u32>(1)) {
-            let sock = Sock::new(sock);
-            changed(sock, sock.state(), new as State);
-        }
-    });
+    if let (Some(sock), Some(new)) = (ctx.arg(0), ctx.arg::<u32>(1)) {
+        let sock = Sock::new(sock);
+        changed(sock, sock.state(), new as State);
+    }
     0
 }
 
-/// Handles the changes that [`state_raw_tp`] or [`state_fentry`] is skipped for.
+/// Makes up for what the kernel skips: it does not run a program that is busy on that processor already,
+/// because an interrupt or another task came in between (`recursion_misses`, Linux 5.12; for kprobes any
+/// other program is enough). This one comes after the programs above, and looks whether they were there.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_again_raw_tp(ctx: RawTracePointContext) -> i32 {
-    again(&ctx, Class::State);
-    0
-}
-
-/// Likewise for [`state_kprobe`].
-#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
-fn state_again_kprobe(ctx: RawTracePointContext) -> i32 {
-    again(&ctx, Class::Kprobes);
-    0
-}
-
-#[inline(always)]
-fn again(ctx: &RawTracePointContext, class: Class) {
-    if !is_busy(class) {
-        return;
-    }
-    count(counter::COVERED);
-    let (old, new) = states(ctx);
-    if matters(old, new) {
+    let (old, new) = states(&ctx);
+    if !is_done(Sock::new(ctx.arg(0)), old, new) {
         // SAFETY: it has the same context, and nothing is left to drop. The kernel only looks whether a
         // program is busy where it is attached, and so calls it here.
-        unsafe { maps::STATE.tail_call(ctx, 0) };
+        unsafe { maps::STATE.tail_call(&ctx, 0) };
     }
+    0
 }
 
 #[inline(always)]
@@ -86,11 +67,28 @@ fn states(ctx: &RawTracePointContext) -> (State, State) {
     (ctx.arg::<u32>(1) as State, ctx.arg::<u32>(2) as State)
 }
 
-/// Whether [`changed`] does anything at all.
+/// Whether what is remembered of the socket is as [`changed`] leaves it.
 #[inline(always)]
-fn matters(old: State, new: State) -> bool {
-    matches!(new, SYN_SENT | ESTABLISHED | CLOSE) || old == SYN_RECV
+fn is_done(sock: Sock, old: State, new: State) -> bool {
+    // What does not fit is not tried twice.
+    let is_left_out = |who| !wants(who) || is_map_full();
+    match (old, new) {
+        (LISTEN | CLOSE, CLOSE) => true,
+        (_, CLOSE) => maps::conn(sock).is_none(),
+        (_, SYN_SENT) => maps::conn(sock).is_some() || is_left_out(CLIENTS),
+        (SYN_RECV, ESTABLISHED) => {
+            maps::conn(sock).is_some_and(|conn| conn.established_ns != 0) || is_left_out(SERVERS)
+        }
+        (_, ESTABLISHED) => maps::conn(sock).is_none_or(|conn| conn.established_ns != 0),
+        (SYN_RECV, _) => maps::conn(sock).is_some() || is_left_out(SERVERS),
+        _ => true,
+    }
 }
+
+/// Records that sockets are remembered for that connect.
+const CLIENTS: u32 = SESSION | ATTEMPT | OUTCOME | RETRANSMIT;
+/// Likewise for those that listeners make.
+const SERVERS: u32 = SESSION | ACCEPT | RETRANSMIT;
 
 #[inline(always)]
 fn changed(sock: Sock, old: State, new: State) {
@@ -126,7 +124,7 @@ fn log_change(sock: Sock, old: State, new: State) {
 /// In connect(), and so in the caller's context on every tier. The port is not chosen yet.
 #[inline(always)]
 fn opened(sock: Sock) {
-    if !wants(SESSION | ATTEMPT | OUTCOME | RETRANSMIT) {
+    if !wants(CLIENTS) {
         return;
     }
     // SAFETY: no preconditions.
@@ -172,7 +170,7 @@ fn established(sock: Sock, old: State) {
 /// A listener's child, most often in a softirq: accept() will tell whose it is.
 #[inline(always)]
 fn remember_server(sock: Sock, established_ns: u64) {
-    if !wants(SESSION | ACCEPT | RETRANSMIT) {
+    if !wants(SERVERS) {
         return;
     }
     maps::remember(sock, |conn| {

@@ -334,10 +334,8 @@ pub mod counter {
     pub const SUBMITTED: u32 = 3;
     /// Records that filters kept out of it.
     pub const FILTERED: u32 = 4;
-    /// Changes of state that the kernel skipped one program for, and another one handled.
-    pub const COVERED: u32 = 5;
     /// Number of counters.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 5;
 }
 
 const _: () = {

@@ -267,26 +267,27 @@ impl Tracer {
     ///
     /// When the kernel does not give its counters.
     pub fn losses(&self) -> Result<Losses, Error> {
-        let covered = self.counters.get(counter::COVERED)?;
         let mut missed = 0;
-        for attached in &self.attached {
-            let Some(program) = attached.program() else {
-                continue;
-            };
-            let skipped = sys::prog_info(program)
+        for program in self.attached.iter().filter_map(|it| self.is_alone(it)) {
+            missed += sys::prog_info(program)
                 .map_err(Error::Counters)?
                 .recursion_misses;
-            missed += match attached.point {
-                Point::State => skipped.saturating_sub(covered),
-                // What interrupts this one finds the other at leisure.
-                Point::StateAgain => 0,
-                _ => skipped,
-            };
         }
         Ok(Losses {
             missed,
             ..self.counters.losses()?
         })
+    }
+
+    /// The program of a point, unless another one handles what the kernel skips it for.
+    fn is_alone<'a>(&self, attached: &'a Attached) -> Option<BorrowedFd<'a>> {
+        let doubles = [Point::State, Point::StateAgain];
+        let is_doubled = doubles.contains(&attached.point)
+            && doubles.iter().all(|point| {
+                self.attached(*point)
+                    .is_some_and(|it| it.program().is_some())
+            });
+        attached.program().filter(|_| !is_doubled)
     }
 
     /// Records that the programs have put into the ring so far, and those that filters kept out of it.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tcp_tools_tests::tool;
 
 /// The points of which the tiers differ; the others are the same on all.
-const TIERED: [&str; 5] = ["state", "state_again", "connect", "accept", "loss_probe"];
+const TIERED: [&str; 4] = ["state", "connect", "accept", "loss_probe"];
 
 /// What not every tier has, and what no view needs to run.
 const OPTIONAL: &str = "loss_probe";

@@ -120,17 +120,6 @@ const fn any(how: How, program: &'static str, targets: Targets) -> Mechanism {
     }
 }
 
-/// Beside the mechanism of [`Point::State`] in that tier, and so in the same order.
-const fn again(tier: Tier, program: &'static str) -> Mechanism {
-    Mechanism {
-        tier: Some(tier),
-        how: RawTracepoint,
-        program,
-        calls: Some(("STATE", "state_raw_tp")),
-        targets: &["inet_sock_set_state"],
-    }
-}
-
 pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
     (
         Point::State,
@@ -142,11 +131,14 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
     ),
     (
         Point::StateAgain,
-        &[
-            again(Tier::Tracepoint, "state_again_raw_tp"),
-            again(Tier::Fentry, "state_again_raw_tp"),
-            again(Tier::Kprobe, "state_again_kprobe"),
-        ],
+        &[Mechanism {
+            calls: Some(("STATE", "state_raw_tp")),
+            ..any(
+                RawTracepoint,
+                "state_again_raw_tp",
+                &["inet_sock_set_state"],
+            )
+        }],
     ),
     (
         Point::Connect,
