@@ -17,6 +17,9 @@ struct Aligned<T: ?Sized>(T);
 /// Built by `cargo xtask build-ebpf`.
 static ELF: &Aligned<[u8]> = &Aligned(*include_bytes!("../../bpf/tcp.bpf.o"));
 
+/// The key of maps with one entry.
+const FIRST_AND_ONLY: [u8; 4] = [0; 4];
+
 /// What user space decides about the object before it is loaded.
 pub(super) struct Settings<'a> {
     /// `.rodata` globals, by name.
@@ -105,7 +108,6 @@ impl Object {
         map: &str,
         program: BorrowedFd<'_>,
     ) -> Result<OwnedFd, LoadError> {
-        const FIRST_AND_ONLY: [u8; 4] = [0; 4];
         let map = self.maps.get(map).ok_or(LoadError::Unknown)?;
         sys::map_update(
             map.as_fd(),
@@ -148,7 +150,6 @@ impl Object {
 
 fn create(name: &str, map: &aya_obj::Map) -> Result<OwnedFd, Error> {
     use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-    const FIRST_AND_ONLY: [u8; 4] = [0; 4];
     let failed = |source: io::Error| match source.raw_os_error() {
         Some(libc::EINVAL) if map.map_type() == BPF_MAP_TYPE_RINGBUF as u32 => Error::NoRingBuffer,
         _ => Error::Map {
