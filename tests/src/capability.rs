@@ -16,6 +16,13 @@ pub const CAP_PERFMON: u32 = 38;
 /// Of linux/capability.h.
 pub const CAP_BPF: u32 = 39;
 
+/// Whether perf events, on which kprobes and tracepoints of system calls hang, take CAP_SYS_ADMIN:
+/// kernels of Debian and Ubuntu know levels above mainline's highest, 2.
+pub fn perf_takes_cap_sys_admin() -> bool {
+    let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap();
+    level.trim().parse::<i32>().unwrap() > 2
+}
+
 /// The program will have these and no others, as root: what is outside the bounding set cannot be gained by
 /// exec.
 pub fn limit(command: &mut Command, capabilities: &[u32]) {

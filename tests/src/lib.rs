@@ -19,7 +19,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use trace::run_view;
+pub use trace::run_view;
 
 pub mod actor;
 pub mod bpf;

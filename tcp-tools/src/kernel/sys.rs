@@ -191,7 +191,25 @@ fn perf_event_open(attr: &mut perf_event_attr) -> io::Result<OwnedFd> {
             PERF_FLAG_FD_CLOEXEC,
         )
     };
-    checked(fd).and_then(owned)
+    checked(fd).and_then(owned).map_err(restricted)
+}
+
+/// Names the setting with which kernels of Debian and Ubuntu refuse perf events to whoever lacks
+/// CAP_SYS_ADMIN, whatever CAP_PERFMON allows (their patch to `kernel/events/core.c`, "perf: Allow
+/// further restriction of `perf_event_open`").
+fn restricted(error: io::Error) -> io::Error {
+    const MAINLINE_HIGHEST: i32 = 2;
+    let level = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+    match level.as_deref().map(|it| it.trim().parse::<i32>()) {
+        Ok(Ok(level))
+            if level > MAINLINE_HIGHEST && error.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            let said =
+                format!("{error}: with kernel.perf_event_paranoid {level} it takes CAP_SYS_ADMIN");
+            io::Error::new(error.kind(), said)
+        }
+        _ => error,
+    }
 }
 
 /// Runs the program each time that the event fires, until the event is closed.
