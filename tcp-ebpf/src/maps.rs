@@ -8,10 +8,13 @@ use aya_ebpf::{
     maps::{HashMap, LpmTrie, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use aya_log_ebpf::debug;
-use tcp_ebpf::wire::{Owner, Progress, counter, owner};
+use tcp_ebpf::{
+    config::event::SESSION,
+    wire::{Owner, Progress, counter, owner},
+};
 
 use crate::{
-    globals::{config, count},
+    globals::{config, count, wants},
     mem,
     sock::Sock,
 };
@@ -75,6 +78,13 @@ impl Conn {
         fill(conn);
         conn
     }
+
+    /// Whether it is a session that began during the trace, and that somebody wants to hear of. What is older
+    /// may have ended while it was being entered.
+    #[inline(always)]
+    fn is_seen_session(&self) -> bool {
+        wants(SESSION) && self.established_ns != 0 && self.partial == 0
+    }
 }
 
 /// A connect() in progress.
@@ -88,6 +98,9 @@ pub(crate) struct Call {
     /// 1 once the state of the socket tells what becomes of it.
     pub(crate) under_way: u64,
 }
+
+/// `insert` has found an entry and was asked to leave it.
+const EEXIST: i32 = -17;
 
 // The loader gives those maps their size that are declared with one entry here.
 
@@ -163,14 +176,20 @@ pub(crate) fn conn(sock: Sock) -> Option<&'static mut Conn> {
         .map(|conn| unsafe { &mut *conn })
 }
 
-/// Remembers what `fill` makes of a blank.
+/// Remembers what `fill` makes of a blank. What is there already is another socket's that had this address:
+/// had its end been seen, it would be gone.
 #[inline(always)]
 pub(crate) fn remember(sock: Sock, fill: impl FnOnce(&mut Conn)) {
     let mut conn = MaybeUninit::uninit();
-    if CONNS
-        .insert(sock.key(), Conn::blank(&mut conn, fill), 0)
-        .is_err()
-    {
+    let conn = &*Conn::blank(&mut conn, fill);
+    let mut inserted = CONNS.insert(sock.key(), conn, u64::from(BPF_NOEXIST));
+    if inserted == Err(EEXIST) {
+        if self::conn(sock).is_some_and(|left| left.is_seen_session()) {
+            count(counter::UNSEEN);
+        }
+        inserted = CONNS.insert(sock.key(), conn, 0);
+    }
+    if inserted.is_err() {
         count(counter::MAP_FULL);
         log_no_room(sock.lport());
     }
@@ -185,7 +204,6 @@ fn log_no_room(lport: u16) {
 /// Like [`remember`], but leaves what is there.
 #[inline(always)]
 pub(crate) fn remember_if_new(sock: Sock, fill: impl FnOnce(&mut Conn)) {
-    const EEXIST: i32 = -17;
     let mut conn = MaybeUninit::uninit();
     match CONNS.insert(
         sock.key(),

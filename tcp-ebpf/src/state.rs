@@ -11,12 +11,12 @@ use aya_log_ebpf::trace;
 use tcp_ebpf::{
     config::event::{ACCEPT, ATTEMPT, OUTCOME, RETRANSMIT, SESSION},
     tcp::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, State},
-    wire::{owner, role},
+    wire::{counter, owner, role},
 };
 
 use crate::{
     connect,
-    globals::{config, is_map_full, wants},
+    globals::{config, count, is_map_full, wants},
     maps::{self, Conn},
     owner::current,
     session,
@@ -186,7 +186,10 @@ fn remember_server(sock: Sock, established_ns: u64) {
 fn closed(sock: Sock, old: State) {
     if let Some(conn) = maps::conn(sock) {
         if conn.role == role::CLIENT && conn.established_ns == 0 {
-            connect::ended(sock, conn, false);
+            match old {
+                SYN_SENT | SYN_RECV => connect::ended(sock, conn, false),
+                _ => count(counter::UNSEEN),
+            }
         }
         if wants(SESSION) && (conn.partial == 0 || config!(new_only) == 0) {
             session::ended(sock, old, conn);

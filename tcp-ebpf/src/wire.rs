@@ -334,8 +334,10 @@ pub mod counter {
     pub const SUBMITTED: u32 = 3;
     /// Records that filters kept out of it.
     pub const FILTERED: u32 = 4;
+    /// Changes of a socket's state that no program saw, as a later one gave away.
+    pub const UNSEEN: u32 = 5;
     /// Number of counters.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
 }
 
 const _: () = {

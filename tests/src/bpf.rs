@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::Instant;
 
-use aya::maps::MapInfo;
+use aya::maps::{MapFd, MapInfo};
 use aya::programs::{ProgramInfo, loaded_programs};
 
 use crate::PATIENCE;
@@ -85,12 +85,20 @@ impl Objects {
         programs_with(&self.programs).collect()
     }
 
-    /// Entries of its hash map of this name, whose keys have eight bytes.
+    /// Entries of its hash map of this name.
     pub fn entries(&self, map: &str) -> usize {
+        self.map(map).keys().len()
+    }
+
+    /// Its hash map of this name, whose keys have eight bytes.
+    pub fn map(&self, name: &str) -> HashMap {
         let infos = self.maps.iter().map(|id| MapInfo::from_id(*id).unwrap());
-        let mut infos = infos.filter(|info| info.name_as_str() == Some(map));
-        let fd = infos.next().expect(map).fd().unwrap();
-        count(fd.as_fd())
+        let mut infos = infos.filter(|info| info.name_as_str() == Some(name));
+        let info = infos.next().expect(name);
+        HashMap {
+            fd: info.fd().unwrap(),
+            value_size: info.value_size() as usize,
+        }
     }
 
     /// Waits until that map has less than `bound` entries: other tests' sockets have some as well.
@@ -127,37 +135,62 @@ fn programs_with(ids: &BTreeSet<u32>) -> impl Iterator<Item = ProgramInfo> {
     all.filter(|program| ids.contains(&program.id()))
 }
 
-/// Goes from key to key, as `BPF_MAP_GET_NEXT_KEY` does; `union bpf_attr` of include/uapi/linux/bpf.h.
-fn count(map: BorrowedFd<'_>) -> usize {
-    const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
-    #[repr(C)]
-    struct Attr {
-        map_fd: u32,
-        key: u64,
-        next_key: u64,
-    }
-    let mut next = 0_u64;
-    let mut key;
-    let mut attr = Attr {
-        map_fd: map.as_raw_fd() as u32,
-        key: 0,
-        next_key: &raw mut next as u64,
-    };
-    let mut seen = BTreeSet::new();
-    // SAFETY: `attr` and what it points to outlive the call, which writes eight bytes.
-    while unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_GET_NEXT_KEY,
-            &attr,
-            size_of::<Attr>(),
-        )
-    } == 0
-    {
+/// A map in the kernel with keys of eight bytes.
+#[derive(Debug)]
+pub struct HashMap {
+    fd: MapFd,
+    value_size: usize,
+}
+
+impl HashMap {
+    /// Each of them once.
+    pub fn keys(&self) -> BTreeSet<u64> {
+        const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
+        let (mut key, mut next) = (None, 0_u64);
+        let mut seen = BTreeSet::new();
         // After a key that was removed meanwhile the kernel begins anew.
-        seen.insert(next);
-        key = next;
-        attr.key = &raw const key as u64;
+        while self.call(BPF_MAP_GET_NEXT_KEY, key.as_ref(), (&raw mut next).cast()) {
+            seen.insert(next);
+            key = Some(next);
+        }
+        seen
     }
-    seen.len()
+
+    /// The value of this key.
+    pub fn get(&self, key: u64) -> Option<Vec<u8>> {
+        const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+        let mut value = vec![0; self.value_size];
+        self.call(BPF_MAP_LOOKUP_ELEM, Some(&key), value.as_mut_ptr())
+            .then_some(value)
+    }
+
+    /// Gives this key this value.
+    ///
+    /// # Panics
+    /// If the kernel refuses, or the value has another size.
+    pub fn insert(&self, key: u64, value: &mut [u8]) {
+        const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+        assert_eq!(value.len(), self.value_size);
+        assert!(self.call(BPF_MAP_UPDATE_ELEM, Some(&key), value.as_mut_ptr()));
+    }
+
+    /// Whether it is done. `value` has room for a value, or for a key where that is asked for.
+    fn call(&self, command: libc::c_long, key: Option<&u64>, value: *mut u8) -> bool {
+        /// `union bpf_attr` of include/uapi/linux/bpf.h.
+        #[repr(C)]
+        struct Attr {
+            map_fd: u32,
+            key: u64,
+            value: u64,
+            flags: u64,
+        }
+        let attr = Attr {
+            map_fd: self.fd.as_fd().as_raw_fd() as u32,
+            key: key.map_or(0, |key| &raw const *key as u64),
+            value: value as u64,
+            flags: 0,
+        };
+        // SAFETY: `attr` and what it points to outlive the call, which knows their sizes.
+        unsafe { libc::syscall(libc::SYS_bpf, command, &attr, size_of::<Attr>()) == 0 }
+    }
 }

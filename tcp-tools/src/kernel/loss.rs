@@ -14,8 +14,9 @@ pub struct Losses {
     pub map_full: u64,
     /// Reads of kernel memory that failed: a field of some record is zero and should not be.
     pub read_fault: u64,
-    /// Times that the kernel did not run a program, because one was running on that processor already
-    /// (`recursion_misses` of its `bpf_prog_info`; always 0 before Linux 5.12).
+    /// Times that the kernel did not run a program: because one was running on that processor already
+    /// (`recursion_misses` of its `bpf_prog_info`; always 0 before Linux 5.12), or, for whatever reason, when a
+    /// socket's state changed, as what came later gave away.
     pub missed: u64,
     /// Records that user space could not understand.
     pub undecoded: u64,
@@ -59,6 +60,7 @@ impl Counters {
             ring_full: self.get(counter::RING_FULL)?,
             map_full: self.get(counter::MAP_FULL)?,
             read_fault: self.get(counter::READ_FAULT)?,
+            missed: self.get(counter::UNSEEN)?,
             ..Losses::default()
         })
     }

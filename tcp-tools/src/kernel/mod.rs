@@ -267,16 +267,13 @@ impl Tracer {
     ///
     /// When the kernel does not give its counters.
     pub fn losses(&self) -> Result<Losses, Error> {
-        let mut missed = 0;
+        let mut losses = self.counters.losses()?;
         for program in self.attached.iter().filter_map(|it| self.is_alone(it)) {
-            missed += sys::prog_info(program)
+            losses.missed += sys::prog_info(program)
                 .map_err(Error::Counters)?
                 .recursion_misses;
         }
-        Ok(Losses {
-            missed,
-            ..self.counters.losses()?
-        })
+        Ok(losses)
     }
 
     /// The program of a point, unless another one handles what the kernel skips it for.

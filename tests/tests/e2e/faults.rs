@@ -131,6 +131,37 @@ fn cgroup_that_vanishes_is_no_fault() {
     trace.interrupt().assert_rows(&rows);
 }
 
+/// As if the kernel had run no program when a session ended: what was remembered of it is still there.
+#[test]
+fn end_that_no_program_saw_is_told_when_the_address_is_used_again() {
+    let netns = Netns::enter_new();
+    let mut trace = Trace::prepared("tcplife", &netns, &["--json"], |_| {});
+    let sockets = Objects::of(trace.pid()).map("CONNS");
+    let pair = Pair::open(V4);
+    // Those of other tests among them.
+    let values = sockets.keys().into_iter();
+    let values: Vec<_> = values
+        .filter_map(|key| Some((key, sockets.get(key)?)))
+        .collect();
+    pair.close();
+    trace.wait_rows(2);
+    for (address, mut value) in values {
+        sockets.insert(address, &mut value);
+    }
+    // The kernel gives away first what was freed last.
+    for _ in 0..200 {
+        Pair::open(V4).close();
+    }
+    trace.wait_rows(402);
+    let ended = trace.interrupt();
+    let missed = ended.lost().map(|lost| lost["missed"].clone());
+    assert!(
+        missed.is_some_and(|it| it.as_u64() > Some(0)),
+        "{}",
+        ended.stderr
+    );
+}
+
 #[test]
 fn a_thousand_short_lived_processes_have_a_session_each() {
     let netns = Netns::enter_new();

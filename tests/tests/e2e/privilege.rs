@@ -81,7 +81,7 @@ fn setting_that_keeps_perf_events_back_is_named() {
     if !perf_is_kept_back() {
         return;
     }
-    let mut command = run_view("tcplife", &["--json", "--duration", "1"]);
+    let mut command = run_view("tcplife", &["--json", "--duration", "1s"]);
     limit(&mut command, &[CAP_BPF, CAP_PERFMON]);
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
