@@ -10,7 +10,8 @@ use tokio::{
 
 use super::Error;
 
-/// Records per drain from which on the system counts as busy.
+/// Records within one [`PAUSE`] from which on the system counts as busy. Not within one drain: as long as each
+/// record wakes the reader, it finds few, however many come.
 const BUSY: usize = 16;
 
 /// How long a busy reader lets records gather. While it has not caught up, the kernel wakes nobody:
@@ -21,6 +22,8 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// The ring buffer that the programs write their records to.
 pub struct Ring {
     ring: AsyncFd<RingBuf<MapData>>,
+    /// When the drain was that began to count, and the records since.
+    recent: (Instant, usize),
     /// Not before this moment, because the last drain found a busy system.
     next_drain: Option<Instant>,
 }
@@ -34,6 +37,7 @@ impl Ring {
             .map_err(|error| Error::Ring(error.into()))?;
         Ok(Self {
             ring,
+            recent: (Instant::now(), 0),
             next_drain: None,
         })
     }
@@ -59,8 +63,13 @@ impl Ring {
             each(&record);
             count += 1;
         }
-        if count >= BUSY {
-            self.next_drain = Some(Instant::now() + PAUSE);
+        let now = Instant::now();
+        if now >= self.recent.0 + PAUSE {
+            self.recent = (now, 0);
+        }
+        self.recent.1 += count;
+        if self.recent.1 >= BUSY {
+            self.next_drain = Some(now + PAUSE);
         }
         count
     }
