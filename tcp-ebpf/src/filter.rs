@@ -5,7 +5,7 @@ use tcp_ebpf::{tcp::AF_INET6, wire::counter};
 use crate::{
     globals::{self, config},
     maps::{self, Claim},
-    sock::Sock,
+    sock::{Common, Sock},
 };
 
 /// Between whom something happened: what the filters ask about, and what every record tells.
@@ -22,24 +22,25 @@ pub(crate) struct Subject {
 impl Subject {
     #[inline(always)]
     pub(crate) fn of(sock: Sock) -> Self {
-        Self::with_port(sock, sock.lport())
+        Self::new(&sock.common(), sock.lport())
     }
 
     /// Of whatever begins with a `struct sock_common`, also if it is no full socket.
     #[inline(always)]
-    pub(crate) fn of_common(common: Sock) -> Self {
-        Self::with_port(common, common.num())
+    pub(crate) fn of_common(sock: Sock) -> Self {
+        let common = sock.common();
+        Self::new(&common, common.num())
     }
 
     #[inline(always)]
-    fn with_port(sock: Sock, lport: u16) -> Self {
-        let family = sock.family();
-        let (laddr, raddr) = sock.addresses(family);
+    fn new(common: &Common, lport: u16) -> Self {
+        let family = common.family();
+        let (laddr, raddr) = common.addresses(family);
         Self {
             family,
             lport,
-            rport: sock.rport(),
-            netns: sock.netns(),
+            rport: common.rport(),
+            netns: common.netns(),
             laddr,
             raddr,
         }

@@ -23,6 +23,26 @@ pub(crate) fn read<T: Copy>(base: u64, field: Field<T>) -> T {
     unsafe { value.assume_init() }
 }
 
+/// What is at `base`, at once; zeros if it cannot be read.
+#[inline(always)]
+pub(crate) fn read_words<const N: usize>(base: u64) -> [u64; N] {
+    let mut words = MaybeUninit::<[u64; N]>::uninit();
+    if !probe(base, words.as_mut_ptr()) {
+        count_fault();
+    }
+    // SAFETY: `probe` has filled it.
+    unsafe { words.assume_init() }
+}
+
+/// The value of `field` in what [`read_words`] has read; none if it is not among that.
+#[inline(always)]
+pub(crate) fn of_words<T: Copy, const N: usize>(words: &[u64; N], field: Field<T>) -> Option<T> {
+    let offset = globals::offset(field.index);
+    let is_among = has(field) && offset <= N * 8 - size_of::<T>();
+    // SAFETY: within the words, and the kernel aligns its fields; every `T` of the table is made of integers.
+    is_among.then(|| unsafe { words.as_ptr().byte_add(offset).cast::<T>().read() })
+}
+
 /// The value of a bitfield; zero if it cannot be read.
 #[inline(always)]
 pub(crate) fn read_bits<const N: u32>(base: u64, field: Field<Bits<N>>) -> u8 {

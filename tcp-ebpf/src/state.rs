@@ -92,9 +92,6 @@ const SERVERS: u32 = SESSION | ACCEPT | RETRANSMIT;
 
 #[inline(always)]
 fn changed(sock: Sock, old: State, new: State) {
-    if !sock.is_tcp() {
-        return;
-    }
     log_change(sock, old, new);
     match (old, new) {
         (_, SYN_SENT) => opened(sock),
@@ -113,9 +110,10 @@ fn changed(sock: Sock, old: State, new: State) {
 fn log_change(sock: Sock, old: State, new: State) {
     trace!(
         (),
-        "local port {}, remote port {}: state {} to {}",
+        "protocol {}, local port {}, remote port {}: state {} to {}",
+        sock.protocol(),
         sock.lport(),
-        sock.rport(),
+        sock.common().rport(),
         old,
         new
     );
@@ -124,7 +122,7 @@ fn log_change(sock: Sock, old: State, new: State) {
 /// In connect(), and so in the caller's context on every tier. The port is not chosen yet.
 #[inline(always)]
 fn opened(sock: Sock) {
-    if !wants(CLIENTS) {
+    if !wants(CLIENTS) || !sock.is_tcp() {
         return;
     }
     // SAFETY: no preconditions.
@@ -170,7 +168,7 @@ fn established(sock: Sock, old: State) {
 /// A listener's child, most often in a softirq: accept() will tell whose it is.
 #[inline(always)]
 fn remember_server(sock: Sock, established_ns: u64) {
-    if !wants(SERVERS) {
+    if !wants(SERVERS) || !sock.is_tcp() {
         return;
     }
     maps::remember(sock, |conn| {
@@ -199,6 +197,9 @@ fn closed(sock: Sock, old: State) {
     }
     // Made and thrown away by the listener, or not seen when it was opened.
     let stillborn = old == SYN_RECV;
+    if !sock.is_tcp() {
+        return;
+    }
     if wants(SESSION) && (stillborn || config!(new_only) == 0) {
         let mut blank = MaybeUninit::uninit();
         let conn = Conn::blank(&mut blank, |conn| {
