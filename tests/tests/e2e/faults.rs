@@ -131,35 +131,33 @@ fn cgroup_that_vanishes_is_no_fault() {
     trace.interrupt().assert_rows(&rows);
 }
 
-/// As if the kernel had run no program when a session ended: what was remembered of it is still there.
+/// As if the kernel had run no program when sessions ended: what was remembered of them is still there.
 #[test]
-fn end_that_no_program_saw_is_told_when_the_address_is_used_again() {
+fn ends_that_no_program_saw_are_told_when_the_addresses_are_used_again() {
+    const ENDED: usize = 50;
+    const LATER: usize = 4 * ENDED;
     let netns = Netns::enter_new();
     let mut trace = Trace::prepared("tcplife", &netns, &["--json"], |_| {});
     let sockets = Objects::of(trace.pid()).map("CONNS");
-    let pair = Pair::open(V4);
+    let open = |count| -> Vec<Pair> { (0..count).map(|_| Pair::open(V4)).collect() };
+    let close = |pairs: Vec<Pair>| pairs.into_iter().map(Pair::close).for_each(drop);
+    let pairs = open(ENDED);
     // Those of other tests among them.
     let values = sockets.keys().into_iter();
     let values: Vec<_> = values
         .filter_map(|key| Some((key, sockets.get(key)?)))
         .collect();
-    pair.close();
-    trace.wait_rows(2);
+    close(pairs);
+    trace.wait_rows(2 * ENDED);
     for (address, mut value) in values {
         sockets.insert(address, &mut value);
     }
-    // The kernel gives away first what was freed last.
-    for _ in 0..200 {
-        Pair::open(V4).close();
-    }
-    trace.wait_rows(402);
+    // All at once: what the kernel gives away are the places of those that have ended.
+    close(open(LATER));
+    trace.wait_rows(2 * (ENDED + LATER));
     let ended = trace.interrupt();
-    let missed = ended.lost().map(|lost| lost["missed"].clone());
-    assert!(
-        missed.is_some_and(|it| it.as_u64() > Some(0)),
-        "{}",
-        ended.stderr
-    );
+    let missed = ended.lost().and_then(|lost| lost["missed"].as_u64());
+    assert!(missed > Some(0), "{}", ended.stderr);
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod filters;
 mod harness;
 mod load;
 mod loss;
+mod machine;
 mod net_filters;
 mod older;
 mod output;

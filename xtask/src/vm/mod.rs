@@ -164,49 +164,62 @@ fn script(options: &Options) -> String {
     format!("{}exec {}\n", hooks.unwrap_or_default(), command.join(" "))
 }
 
-/// Modules of tests that no tier makes a difference to: they run on the first only.
-const TIERLESS: &[&str] = &[
+/// Modules of tests that no kernel makes a difference to: they run on the host only.
+const KERNELLESS: &[&str] = &[
     "cli",
     "command",
-    "faults",
     "harness",
-    "net_filters",
     "output",
-    "privilege",
     "schema",
-    "soak",
-    "sockets",
     "sockets_output",
-    "sockets_owners",
-    "tcptop",
     "tcptop_output",
     "tcptop_terminal",
     "untrusted",
     "usage",
 ];
 
-/// Every test executable on every tier; the rest still runs when one has failed.
+/// Modules of tests that no tier makes a difference to: they run on the first only.
+const TIERLESS: &[&str] = &[
+    "faults",
+    "net_filters",
+    "privilege",
+    "soak",
+    "sockets",
+    "sockets_owners",
+    "tcptop",
+];
+
+/// Every test executable on every tier; the rest still runs when one has failed. At the end those that change
+/// the machine, one at a time.
 fn tests_script(tiers: &[Tier]) -> String {
     let tiers: Vec<_> = tiers.iter().map(|tier| tier.name()).collect();
-    let skips: Vec<_> = TIERLESS
-        .iter()
-        .map(|module| format!("--skip {module}::"))
-        .collect();
+    let skips = |modules: &[&str]| -> String {
+        modules
+            .iter()
+            .map(|module| format!(" --skip {module}::"))
+            .collect()
+    };
     format!(
         r#"status=0
-skips=
-for TCP_TOOLS_HOOKS in {}; do
+skips="{kernelless}"
+for TCP_TOOLS_HOOKS in {tiers}; do
     export TCP_TOOLS_HOOKS
     for test in /tests/*; do
         echo "== $(basename "$test") on the $TCP_TOOLS_HOOKS tier, Linux $(uname -r)"
+        since=$(date +%s)
         "$test" $skips || status=1
+        echo "== $(($(date +%s) - since)) s"
     done
-    skips="{}"
+    skips="{kernelless}{tierless}"
+done
+for test in /tests/*; do
+    "$test" --ignored --test-threads 1 || status=1
 done
 exit $status
 "#,
-        tiers.join(" "),
-        skips.join(" ")
+        kernelless = skips(KERNELLESS),
+        tierless = skips(TIERLESS),
+        tiers = tiers.join(" "),
     )
 }
 
