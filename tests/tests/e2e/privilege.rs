@@ -99,6 +99,8 @@ fn cap_bpf_and_cap_perfmon_are_enough_for_each_view() {
         ("tcpconnect", &["--latency"]),
         ("tcpaccept", &[]),
         ("tcpretrans", &["-l"]),
+        ("tcptop", &["1"]),
+        ("sockets", &["--interval", "1s"]),
     ] {
         let netns = Netns::enter_new();
         let inode = netns.inode.to_string();
