@@ -2,7 +2,7 @@
 
 use tcp_ebpf::{
     tcp::State,
-    wire::{Session, kind},
+    wire::{Session, kind, role},
 };
 
 use crate::{emit::emit, filter::Subject, maps::Conn, sock::Sock};
@@ -18,6 +18,11 @@ pub(crate) fn ended(sock: Sock, state: State, conn: &Conn) {
 /// Writes all but the head.
 #[inline(always)]
 pub(crate) fn fill(to: *mut Session, sock: Sock, state: State, conn: &Conn) {
+    let (bytes_sent, bytes_retrans, unacked) = if conn.role == role::UNKNOWN {
+        (sock.bytes_sent(), sock.bytes_retrans(), sock.unacked())
+    } else {
+        (0, 0, 0)
+    };
     // SAFETY: `to` is valid for writes of a `Session`: reserved in the ring, or on the stack.
     unsafe {
         (&raw mut (*to).id).write(sock.key());
@@ -26,9 +31,9 @@ pub(crate) fn fill(to: *mut Session, sock: Sock, state: State, conn: &Conn) {
         (&raw mut (*to).established_ns).write(conn.established_ns);
         (&raw mut (*to).now).write(sock.progress(state));
         (&raw mut (*to).base).write(conn.base);
-        (&raw mut (*to).bytes_sent).write(sock.bytes_sent());
-        (&raw mut (*to).bytes_retrans).write(sock.bytes_retrans());
-        (&raw mut (*to).unacked).write(sock.unacked());
+        (&raw mut (*to).bytes_sent).write(bytes_sent);
+        (&raw mut (*to).bytes_retrans).write(bytes_retrans);
+        (&raw mut (*to).unacked).write(unacked);
         (&raw mut (*to).srtt_us8).write(sock.srtt_us8());
         (&raw mut (*to).handshake_us8).write(conn.handshake_us8);
         (&raw mut (*to).min_rtt_us).write(sock.min_rtt_us());

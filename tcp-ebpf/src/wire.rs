@@ -136,7 +136,8 @@ pub struct Session {
     pub now: Progress,
     /// Where they stood when the trace began; zero unless `partial`.
     pub base: Progress,
-    /// `tcp_sock.bytes_sent`: payload bytes, retransmitted ones included.
+    /// `tcp_sock.bytes_sent`: payload bytes, retransmitted ones included. With the next two it tells the role
+    /// where that is not known; where it is, they are zero.
     pub bytes_sent: u64,
     /// `tcp_sock.bytes_retrans`
     pub bytes_retrans: u64,
