@@ -199,15 +199,6 @@ impl Trace {
         });
     }
 
-    /// As [`Trace::wait_rows`], where each line that tells of a loss stands for a row.
-    pub fn wait_rows_or_losses(&mut self, count: usize) {
-        let (view, netns) = (self.view, self.netns);
-        self.wait("rows and losses", count, |line| {
-            let row = check_line(line);
-            row["event"] == "lost" || row["event"] == view && row["netns"] == netns
-        });
-    }
-
     /// How many rows of the test's namespace have been waited for.
     pub fn rows_so_far(&self) -> usize {
         let rows = self.lines.iter().map(|line| check_line(line));

@@ -162,6 +162,7 @@ fn ends_that_no_program_saw_are_told_when_the_addresses_are_used_again() {
 
 #[test]
 fn a_thousand_short_lived_processes_have_a_session_each_or_it_is_told() {
+    const MISSED_AT_MOST: usize = 5;
     let netns = Netns::enter_new();
     let listener = sock::listen(V4, 4).unwrap();
     let address = sock::local(&listener).unwrap();
@@ -188,9 +189,9 @@ fn a_thousand_short_lived_processes_have_a_session_each_or_it_is_told() {
         .collect();
     assert_eq!(pids.len(), 1000, "each was a process of its own");
     // They take the places of those that have ended.
-    let later: Vec<_> = (0..100).map(|_| Pair::open(V4)).collect();
+    let later: Vec<_> = (0..400).map(|_| Pair::open(V4)).collect();
     rows.extend(later.into_iter().flat_map(Pair::close));
-    trace.wait_rows_or_losses(rows.len());
+    trace.wait_rows(rows.len() - MISSED_AT_MOST);
     trace.interrupt().assert_rows_or_missed(&rows);
 }
 
