@@ -1,6 +1,7 @@
 //! What the tool may do: no more than it needs to begin, and less as soon as it has begun.
 
 use std::fs;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 use tcp_tools_tests::actor::Actor;
@@ -29,7 +30,10 @@ fn minimum() -> Vec<u32> {
 
 /// Whether CAP_PERFMON does not open the perf events that this tier hangs on.
 fn perf_is_kept_back() -> bool {
-    perf_takes_cap_sys_admin() && tier("accept").as_deref() != Some("fentry")
+    // The tool is asked once.
+    static KEPT_BACK: LazyLock<bool> =
+        LazyLock::new(|| perf_takes_cap_sys_admin() && tier("accept").as_deref() != Some("fentry"));
+    *KEPT_BACK
 }
 
 /// Tracepoints of system calls are found in tracefs, which the tool must mount where nobody has.

@@ -11,18 +11,18 @@ const BUDGET: u32 = 100_000;
 
 #[test]
 fn instructions_that_the_verifier_walks_are_printed_and_bounded() {
-    for (view, args) in [
-        ("tcplife", &["--active", "-p", "1", "--follow"][..]),
-        ("tcpconnect", &["--latency"]),
-        ("tcpaccept", &[]),
-        ("tcpretrans", &["-l"]),
-        ("tcptop", &["1"]),
-        ("sockets", &["--interval", "1s"]),
+    for (view, args, least) in [
+        ("tcplife", &["--active", "-p", "1", "--follow"][..], 3),
+        ("tcpconnect", &["--latency"], 3),
+        ("tcpaccept", &[], 3),
+        ("tcpretrans", &["-l"], 3),
+        ("tcptop", &["1"], 3),
+        ("sockets", &["--interval", "1s"], 2),
     ] {
         let netns = Netns::enter_new();
         let trace = Trace::view(view, &netns, args);
         let programs = Objects::of(trace.pid()).programs();
-        assert!(programs.len() >= 2, "{view}: {programs:?}");
+        assert!(programs.len() >= least, "{view}: {programs:?}");
         for program in programs {
             let name = program.name_as_str().unwrap_or_default();
             let walked = program.verified_instruction_count().unwrap_or(0);
