@@ -64,8 +64,14 @@ impl Machine {
         } else {
             // One thread for both processors: with one each, QEMU 7.2 may still run an instruction
             // that the other processor has patched. The kernel patches itself for every hook, and
-            // then stops with "Oops: int3".
-            &["-accel", "tcg,thread=single", "-cpu", "max"]
+            // then stops with "Oops: int3". Without ERMS the kernel copies and clears eight bytes at a
+            // time: QEMU emulates "rep movsb" one byte at a time. Page tables of five levels cost too.
+            &[
+                "-accel",
+                "tcg,thread=single",
+                "-cpu",
+                "max,erms=off,la57=off",
+            ]
         };
         let processors: &[&str] = if self.steady {
             &["-smp", "1", "-icount", "shift=0,sleep=off"]

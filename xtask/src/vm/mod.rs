@@ -40,7 +40,7 @@ pub(crate) struct Options {
     kvm: bool,
 
     /// Give up after so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     timeout: u64,
 
     /// As [`Machine`] has it
@@ -60,7 +60,8 @@ enum Tier {
 }
 
 impl Tier {
-    const ALL: [Self; 3] = [Self::Tracepoint, Self::Fentry, Self::Kprobe];
+    /// The first is another than the host's: what runs on one tier only is tested on two this way.
+    const ALL: [Self; 3] = [Self::Fentry, Self::Tracepoint, Self::Kprobe];
 
     fn name(self) -> &'static str {
         match self {
@@ -164,41 +165,39 @@ fn script(options: &Options) -> String {
     format!("{}exec {}\n", hooks.unwrap_or_default(), command.join(" "))
 }
 
-/// Modules of tests that no kernel makes a difference to: they run on the host only.
+/// Tests that no kernel makes a difference to: they run on the host only.
 const KERNELLESS: &[&str] = &[
-    "cli",
-    "command",
-    "harness",
-    "output",
-    "schema",
-    "sockets_output",
-    "tcptop_output",
-    "tcptop_terminal",
-    "untrusted",
-    "usage",
+    "cli::",
+    "command::",
+    "harness::",
+    "output::",
+    "schema::",
+    "sockets_output::",
+    "tcptop_output::",
+    "tcptop_terminal::",
+    "untrusted::",
+    "usage::",
 ];
 
-/// Modules of tests that no tier makes a difference to: they run on the first only.
+/// Tests that a tier makes little difference to: they run on the first only.
 const TIERLESS: &[&str] = &[
-    "faults",
-    "net_filters",
-    "privilege",
-    "soak",
-    "sockets",
-    "sockets_owners",
-    "tcptop",
+    "accept::ten_thousand",
+    "faults::",
+    "filters::",
+    "net_filters::",
+    "process_filters::",
+    "soak::",
+    "sockets::",
+    "sockets_owners::",
+    "tcptop::",
 ];
 
 /// Every test executable on every tier; the rest still runs when one has failed. At the end those that change
 /// the machine, one at a time.
 fn tests_script(tiers: &[Tier]) -> String {
     let tiers: Vec<_> = tiers.iter().map(|tier| tier.name()).collect();
-    let skips = |modules: &[&str]| -> String {
-        modules
-            .iter()
-            .map(|module| format!(" --skip {module}::"))
-            .collect()
-    };
+    let skips =
+        |names: &[&str]| -> String { names.iter().map(|name| format!(" --skip {name}")).collect() };
     format!(
         r#"status=0
 skips="{kernelless}"
