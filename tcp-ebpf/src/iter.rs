@@ -12,12 +12,16 @@ use aya_ebpf::helpers::{
 use tcp_ebpf::{
     config::event::{ATTEMPT, RETRANSMIT, SESSION},
     offsets,
-    tcp::{CLOSE, LISTEN, NEW_SYN_RECV, SYN_SENT, TIME_WAIT},
-    wire::{Connect, Session, kind, owner, role},
+    tcp::{CLOSE, LISTEN, NEW_SYN_RECV, SYN_SENT, State, TIME_WAIT},
+    wire::{Connect, Idle, Session, kind, owner, role},
 };
 
 use crate::{
-    connect, emit, filter::Subject, globals::wants, maps, mem, owner as process, session,
+    connect, emit,
+    filter::Subject,
+    globals::wants,
+    maps::{self, Conn},
+    mem, owner as process, session,
     sock::Sock,
 };
 
@@ -132,9 +136,9 @@ fn seed_owners(ctx: *const TaskFileContext) -> i32 {
     0
 }
 
-/// Writes the record of every session that is open, known and wanted; or, where active opens are asked for,
-/// of those whose SYN has left and that have not been reported: without a hook on tcp_connect() they would
-/// be only when their state changes.
+/// Writes the record of every session that is open, known and wanted, a short one if nothing has moved since
+/// that was done last; or, where active opens are asked for, of those whose SYN has left and that have not been
+/// reported: without a hook on tcp_connect() they would be only when their state changes.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 fn dump_sockets(ctx: *const TcpContext) -> i32 {
@@ -143,12 +147,19 @@ fn dump_sockets(ctx: *const TcpContext) -> i32 {
         return 0;
     }
     let sock = Sock::new(sk as u64);
-    if !in_session(sock) {
+    // What is remembered is TCP's.
+    if !is_session_state(sock.state()) {
         return 0;
     }
     let Some(conn) = maps::conn(sock) else {
         return 0;
     };
+    // Before all else: what moves from now on is shown next time.
+    let moved = sock.moved();
+    if conn.shown == moved {
+        write(meta, &idle(sock, conn));
+        return 0;
+    }
     let subject = Subject::of(sock);
     if !subject.is_wanted(&conn.claim) {
         return 0;
@@ -162,7 +173,10 @@ fn dump_sockets(ctx: *const TcpContext) -> i32 {
             &conn.claim,
         );
         session::fill(record.as_mut_ptr(), sock, sock.state(), conn);
-        write(meta, &record);
+        // If there was no room left, the kernel shows the socket again.
+        if write(meta, &record) {
+            conn.shown = moved;
+        }
     } else if wants(ATTEMPT) && conn.attempted == 0 && sock.state() == SYN_SENT {
         let mut record = MaybeUninit::<Connect>::uninit();
         emit::head(
@@ -177,21 +191,40 @@ fn dump_sockets(ctx: *const TcpContext) -> i32 {
     0
 }
 
-/// Every byte of `record` must have been written, which the verifier checks.
 #[inline(always)]
-pub(crate) fn write<T>(meta: *const Meta, record: &MaybeUninit<T>) {
+fn idle(sock: Sock, conn: &Conn) -> MaybeUninit<Idle> {
+    MaybeUninit::new(Idle {
+        kind: kind::IDLE,
+        pad: [0; 7],
+        id: sock.key(),
+        born_ns: match conn.opened_ns {
+            0 => conn.established_ns,
+            opened_ns => opened_ns,
+        },
+    })
+}
+
+/// Every byte of `record` must have been written, which the verifier checks. False if there was no room.
+#[inline(always)]
+pub(crate) fn write<T>(meta: *const Meta, record: &MaybeUninit<T>) -> bool {
     // SAFETY: the kernel passes a valid `meta`, and reads no more than the record.
-    unsafe {
+    let error = unsafe {
         bpf_seq_write(
             (*meta).seq.cast(),
             record.as_ptr().cast(),
             size_of::<T>() as u32,
         )
     };
+    error == 0
+}
+
+#[inline(always)]
+fn in_session(sock: Sock) -> bool {
+    is_session_state(sock.state()) && sock.is_tcp()
 }
 
 /// The iterator also shows listeners, and minisockets that are no `struct tcp_sock`.
 #[inline(always)]
-fn in_session(sock: Sock) -> bool {
-    !matches!(sock.state(), TIME_WAIT | NEW_SYN_RECV | LISTEN | CLOSE) && sock.is_tcp()
+fn is_session_state(state: State) -> bool {
+    !matches!(state, TIME_WAIT | NEW_SYN_RECV | LISTEN | CLOSE)
 }

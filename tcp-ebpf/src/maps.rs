@@ -53,6 +53,8 @@ pub(crate) struct Conn {
     pub(crate) opened_ns: u64,
     pub(crate) syn_ns: u64,
     pub(crate) established_ns: u64,
+    /// [`Sock::moved`] when a snapshot showed it last; 0 if none has.
+    pub(crate) shown: u64,
     pub(crate) claim: Claim,
     pub(crate) base: Progress,
     pub(crate) handshake_us8: u32,

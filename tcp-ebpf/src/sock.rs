@@ -115,6 +115,15 @@ impl Sock {
         }
     }
 
+    /// More than before if anything has been acknowledged, received or retransmitted since; never 0.
+    #[inline(always)]
+    pub(crate) fn moved(self) -> u64 {
+        self.read(offsets::bytes_acked)
+            .wrapping_add(self.read(offsets::bytes_received))
+            .wrapping_add(u64::from(self.retransmits()))
+            .wrapping_add(1)
+    }
+
     #[inline(always)]
     pub(crate) fn bytes_sent(self) -> u64 {
         self.read(offsets::bytes_sent)

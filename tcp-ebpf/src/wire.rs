@@ -22,6 +22,8 @@ pub mod kind {
     pub const SOCKET: u8 = 9;
     /// A [`super::Holder`]
     pub const HOLDER: u8 = 10;
+    /// An [`super::Idle`]
+    pub const IDLE: u8 = 11;
 }
 
 /// How the owner of a socket is known.
@@ -157,6 +159,20 @@ pub struct Session {
     pub role: u8,
     /// 1 if the session was opened before the trace, or its birth was not seen.
     pub partial: u8,
+}
+
+/// An open session that stands where the last snapshot has shown it: [`kind::IDLE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// See [`kind`].
+    pub kind: u8,
+    /// Zero.
+    pub pad: [u8; 7],
+    /// As [`Session::id`].
+    pub id: u64,
+    /// [`Session::opened_ns`], or [`Session::established_ns`] if that is 0.
+    pub born_ns: u64,
 }
 
 /// Bits of [`Connect::flags`].
@@ -346,6 +362,7 @@ const _: () = {
     assert!(size_of::<Progress>() == 24);
     assert!(size_of::<Head>() == 88);
     assert!(size_of::<Session>() == 208);
+    assert!(size_of::<Idle>() == 24);
     assert!(size_of::<Connect>() == 104);
     assert!(size_of::<Accept>() == 104);
     assert!(size_of::<Retransmit>() == 112);

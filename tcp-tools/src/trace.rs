@@ -190,8 +190,13 @@ impl Intake {
         let Some(pattern) = &self.comm else {
             return true;
         };
-        let owner = event.flow().owner.as_ref();
-        owner.is_some_and(|owner| pattern.matches(&String::from_utf8_lossy(owner.comm())))
+        let Some(flow) = event.flow() else {
+            // Whether it is wanted was seen when it was shown.
+            return true;
+        };
+        flow.owner
+            .as_ref()
+            .is_some_and(|owner| pattern.matches(&String::from_utf8_lossy(owner.comm())))
     }
 }
 

@@ -8,7 +8,9 @@ use tcp_ebpf::{
     wire::{self, kind},
 };
 
-use super::{Accept, Connect, Event, Flow, Holder, Owner, OwnerBy, Retransmit, Session, Socket};
+use super::{
+    Accept, Connect, Event, Flow, Holder, Owner, OwnerBy, Retransmit, Session, Socket, SocketId,
+};
 
 /// A record that makes no sense: programs and user space are not of one version, or it is damaged.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -53,6 +55,13 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             let record = reader.session().map_err(short)?;
             Session::new(&record).map(Event::Session)
         }
+        kind::IDLE => {
+            let record = reader.idle().map_err(short)?;
+            Ok(Event::Idle(SocketId {
+                address: record.id,
+                born_ns: record.born_ns,
+            }))
+        }
         kind::ATTEMPT | kind::OUTCOME => {
             let record = reader.connect().map_err(short)?;
             Connect::new(&record).map(Event::Connect)
@@ -90,6 +99,7 @@ pub fn decode_all(mut bytes: &[u8]) -> impl Iterator<Item = Result<Event, Decode
     std::iter::from_fn(move || {
         let length = match *bytes.first()? {
             kind::SESSION | kind::OPEN => size_of::<wire::Session>(),
+            kind::IDLE => size_of::<wire::Idle>(),
             kind::ATTEMPT | kind::OUTCOME => size_of::<wire::Connect>(),
             kind::SOCKET => size_of::<wire::Socket>(),
             // Nothing else is known to be written so: what is left makes one error.
@@ -171,6 +181,18 @@ impl Reader<'_> {
             error: self.u16()?,
             role: self.u8()?,
             partial: self.u8()?,
+        })
+    }
+
+    fn idle(&mut self) -> Read<wire::Idle> {
+        let mut pad = [0; 7];
+        let kind = self.u8()?;
+        self.0.try_copy_to_slice(&mut pad)?;
+        Ok(wire::Idle {
+            kind,
+            pad,
+            id: self.u64()?,
+            born_ns: self.u64()?,
         })
     }
 

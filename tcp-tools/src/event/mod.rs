@@ -30,6 +30,8 @@ pub use self::{
 pub enum Event {
     /// A TCP session has ended, or is open at this moment.
     Session(Session),
+    /// A TCP session is open, and nothing has moved on it since the last snapshot showed it.
+    Idle(SocketId),
     /// A process has asked for a connection.
     Connect(Connect),
     /// A connection was handed to a process.
@@ -62,15 +64,16 @@ pub struct Flow {
 }
 
 impl Event {
-    /// When, between whom, whose.
+    /// When, between whom, whose; not where it was told before.
     #[must_use]
-    pub fn flow(&self) -> &Flow {
+    pub fn flow(&self) -> Option<&Flow> {
         match self {
-            Self::Session(it) => &it.flow,
-            Self::Connect(it) => &it.flow,
-            Self::Accept(it) => &it.flow,
-            Self::Retransmit(it) => &it.flow,
-            Self::Socket(it) => &it.flow,
+            Self::Session(it) => Some(&it.flow),
+            Self::Idle(_) => None,
+            Self::Connect(it) => Some(&it.flow),
+            Self::Accept(it) => Some(&it.flow),
+            Self::Retransmit(it) => Some(&it.flow),
+            Self::Socket(it) => Some(&it.flow),
         }
     }
 }

@@ -113,12 +113,11 @@ impl Camera<'_> {
 
     fn wait_for_names(&mut self) {
         if let Some(names) = &mut self.context.names {
-            let sockets = decode_all(&self.records).filter_map(Result::ok);
-            let addresses = sockets.flat_map(|socket| {
-                let flow = socket.flow();
-                [flow.laddr, flow.raddr]
+            let addresses = decode_all(&self.records).filter_map(|event| match event {
+                Ok(Event::Socket(socket)) => Some([socket.flow.laddr, socket.flow.raddr]),
+                _ => None,
             });
-            names.wait_for(addresses.filter(|it| !it.is_unspecified()), NAMES);
+            names.wait_for(addresses.flatten().filter(|it| !it.is_unspecified()), NAMES);
         }
     }
 

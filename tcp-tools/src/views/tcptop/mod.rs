@@ -264,8 +264,10 @@ impl View for Tcptop {
     }
 
     fn event(&mut self, event: Event, _: &mut Context) -> bool {
-        if let Event::Session(session) = event {
-            self.tally.add(&session);
+        match event {
+            Event::Session(session) => self.tally.add(&session),
+            Event::Idle(id) => self.tally.idle(id),
+            _ => {}
         }
         false
     }

@@ -91,6 +91,11 @@ struct Seen {
 }
 
 impl Seen {
+    /// Notes that a snapshot has shown it in this interval, and says whether none had.
+    fn is_first_in(&mut self, interval: u64) -> bool {
+        std::mem::replace(&mut self.interval, interval) != interval
+    }
+
     /// Of a socket whose past is not known, what moved until now is not counted.
     fn first(session: &Session) -> Self {
         if session.moved().rx_bytes.is_some() {
@@ -150,12 +155,12 @@ impl Tally {
     pub(super) fn add(&mut self, session: &Session) {
         let (interval, id) = (self.interval, session.id);
         if !self.sockets.contains_key(&id) {
-            // It got its time of birth at the end of a Fast Open handshake.
-            let before = self.sockets.remove(&SocketId { born_ns: 0, ..id });
-            self.sockets
-                .insert(id, before.unwrap_or_else(|| Seen::first(session)));
+            self.rename(id);
         }
-        let seen = self.sockets.entry(id).or_default();
+        let seen = self
+            .sockets
+            .entry(id)
+            .or_insert_with(|| Seen::first(session));
         let moved = difference(seen, session);
         if moved.bytes() > 0 || moved.retransmits > 0 {
             let (of, at) = seen.row;
@@ -167,14 +172,28 @@ impl Tally {
                 }
             }
         }
-        let was_open = seen.interval == interval;
         if session.is_open() {
-            seen.interval = interval;
-            self.open += u64::from(!was_open);
+            self.open += u64::from(seen.is_first_in(interval));
         } else {
-            self.open -= u64::from(was_open);
+            self.open -= u64::from(seen.interval == interval);
             self.sockets.remove(&id);
         }
+    }
+
+    /// A socket is open that has moved nothing since it was added. Nothing is known of one that never was: it
+    /// is not wanted.
+    pub(super) fn idle(&mut self, id: SocketId) {
+        if let Some(seen) = self.sockets.get_mut(&id) {
+            self.open += u64::from(seen.is_first_in(self.interval));
+        } else if self.rename(id) {
+            self.idle(id);
+        }
+    }
+
+    /// A socket gets its time of birth at the end of a Fast Open handshake. False if it is another.
+    fn rename(&mut self, id: SocketId) -> bool {
+        let before = self.sockets.remove(&SocketId { born_ns: 0, ..id });
+        before.map(|seen| self.sockets.insert(id, seen)).is_some()
     }
 
     /// Ends the interval: its number, what moved, and how many sockets were open. `rows` is taken for its memory.
@@ -307,6 +326,21 @@ mod tests {
     }
 
     #[test]
+    fn idle_sockets_are_open_if_they_are_wanted() {
+        let mut tally = Tally::default();
+        tally.add(&socket(5, 100));
+        end(&mut tally);
+        let id = socket(5, 0).id;
+        tally.idle(id);
+        tally.idle(id);
+        tally.idle(SocketId { address: 2, ..id });
+        assert_eq!(end(&mut tally), (vec![], 1));
+        tally.idle(id);
+        tally.add(&closed(socket(5, 101)));
+        assert_eq!(end(&mut tally), (vec![1], 0));
+    }
+
+    #[test]
     fn an_address_is_given_to_one_after_another() {
         let mut tally = Tally::default();
         tally.add(&socket(5, 100));
@@ -354,6 +388,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(&socket(0, 10));
         assert_eq!(end(&mut tally), (vec![10], 1));
+        tally.idle(socket(7, 10).id);
         tally.add(&socket(7, 12));
         assert_eq!(end(&mut tally), (vec![2], 1));
     }
