@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
-    maps::{HashMap, LpmTrie, ProgramArray, RingBuf, lpm_trie::Key},
+    maps::{HashMap, LpmTrie, RingBuf, lpm_trie::Key},
 };
 use aya_log_ebpf::debug;
 use tcp_ebpf::{
@@ -115,9 +115,6 @@ static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(1, BPF_F_NO_PREALLO
 /// Calls of connect() in progress, by thread.
 #[map]
 static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
-/// The program that handles a change of state.
-#[map]
-pub(crate) static STATE: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map]

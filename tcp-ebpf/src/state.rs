@@ -51,13 +51,16 @@ fn state_kprobe(ctx: ProbeContext) -> u32 {
 /// Makes up for what the kernel skips: it does not run a program that is busy on that processor already,
 /// because an interrupt or another task came in between (`recursion_misses`, Linux 5.12; for kprobes any
 /// other program is enough). This one comes after the programs above, and looks whether they were there.
+///
+/// It must not call one of those instead: it would write over what the busy one has on its stack. Programs that
+/// the kernel does not run while they are busy may have one stack per processor since Linux 6.13
+/// (`bpf_enable_priv_stack`, kernel/bpf/verifier.c).
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_again_raw_tp(ctx: RawTracePointContext) -> i32 {
     let (old, new) = states(&ctx);
-    if !is_done(Sock::new(ctx.arg(0)), old, new) {
-        // SAFETY: it has the same context, and nothing is left to drop. The kernel only looks whether a
-        // program is busy where it is attached, and so calls it here.
-        unsafe { maps::STATE.tail_call(&ctx, 0) };
+    let sock = Sock::new(ctx.arg(0));
+    if !is_done(sock, old, new) {
+        changed(sock, old, new);
     }
     0
 }

@@ -1,10 +1,9 @@
 //! The kernel object: its maps are made at once, its programs are loaded one by one as they are needed.
 
 use std::{
-    cell::RefCell,
     collections::{HashMap, HashSet},
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
 use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
@@ -31,7 +30,6 @@ pub(super) struct Settings<'a> {
 pub(super) struct Object {
     parsed: aya_obj::Object,
     maps: HashMap<String, OwnedFd>,
-    loaded: RefCell<HashMap<String, OwnedFd>>,
 }
 
 /// The kernel did not take a program.
@@ -69,11 +67,7 @@ impl Object {
             .map(|(name, map)| Ok((name.clone(), create(name, map)?)))
             .collect::<Result<HashMap<_, _>, Error>>()?;
         relocate(&mut parsed, &maps)?;
-        Ok(Self {
-            parsed,
-            maps,
-            loaded: RefCell::default(),
-        })
+        Ok(Self { parsed, maps })
     }
 
     /// A map, as one of aya's typed ones.
@@ -102,32 +96,13 @@ impl Object {
         Ok(())
     }
 
-    /// Puts a program into a map of programs, which others call it through as long as the map is open.
-    pub(super) fn callable(
-        &self,
-        map: &str,
-        program: BorrowedFd<'_>,
-    ) -> Result<OwnedFd, LoadError> {
-        let map = self.maps.get(map).ok_or(LoadError::Unknown)?;
-        sys::map_update(
-            map.as_fd(),
-            &FIRST_AND_ONLY,
-            &program.as_raw_fd().to_ne_bytes(),
-        )
-        .and_then(|()| map.try_clone())
-        .map_err(LoadError::Other)
-    }
-
-    /// Loads a program, unless that was done before.
+    /// Loads a program.
     pub(super) fn load(
         &self,
         name: &str,
         kind: bpf_prog_type,
         target: Option<(bpf_attach_type, u32)>,
     ) -> Result<OwnedFd, LoadError> {
-        if let Some(fd) = self.loaded.borrow().get(name) {
-            return fd.try_clone().map_err(LoadError::Other);
-        }
         let program = self.parsed.programs.get(name).ok_or(LoadError::Unknown)?;
         let function = self
             .parsed
@@ -141,10 +116,7 @@ impl Object {
             kind,
             target,
         };
-        let fd = sys::prog_load(&program, None).map_err(|error| explain(&program, error))?;
-        let clone = fd.try_clone().map_err(LoadError::Other)?;
-        self.loaded.borrow_mut().insert(name.to_owned(), clone);
-        Ok(fd)
+        sys::prog_load(&program, None).map_err(|error| explain(&program, error))
     }
 }
 

@@ -234,6 +234,32 @@ fn the_busy_one_is_first_among_many_idle_ones() {
 }
 
 #[test]
+fn a_socket_that_rests_is_open_still_and_counts_when_it_moves_again() {
+    let netns = Netns::enter_new();
+    let mut actor = Actor::start("other");
+    let listener = sock::listen(V4, 1).unwrap();
+    actor.connect("c", sock::local(&listener).unwrap());
+    let server = sock::accept(&listener).unwrap();
+    let choices: [(&[&str], u64); 2] = [(&[], 2), (&["--comm", "other"], 1)];
+    let mut traces = choices.map(|(args, open)| (trace(&netns, &[&["0.05"], args].concat()), open));
+    for lines in [4, 10] {
+        for (trace, _) in &mut traces {
+            trace.wait_lines(lines);
+        }
+        sock::send(&server, 10).unwrap();
+        actor.ask("recv c 10");
+        sock::wait_acked(&server).unwrap();
+    }
+    for (trace, open) in traces {
+        let ended = trace.interrupt();
+        ended.assert_clean();
+        let totals = ended.events("tcptop_total");
+        assert!(totals.iter().all(|total| number(total, "sockets") == open));
+        assert_eq!(sum(&totals, "rx_bytes"), 20, "{totals:#?}");
+    }
+}
+
+#[test]
 fn rows_are_in_the_order_that_is_asked_for() {
     let netns = Netns::enter_new();
     let sorts = ["rx", "tx", "sum", "rtt", "retrans"];

@@ -138,23 +138,14 @@ impl Mechanism {
             }
             _ => None,
         };
-        let load = |name| {
-            object
-                .load(name, kind, target)
-                .map_err(|error| error.to_string())
-        };
-        let program = load(self.program)?;
-        let callable = |(map, called)| {
-            let map = object.callable(map, load(called)?.as_fd());
-            map.map_err(|error| error.to_string())
-        };
-        let callable = self.calls.map(callable).transpose()?;
-        let mut links = self
+        let program = object
+            .load(self.program, kind, target)
+            .map_err(|error| error.to_string())?;
+        let links = self
             .targets
             .iter()
             .map(|name| self.link(name, program.as_fd()))
             .collect::<Result<Vec<_>, _>>()?;
-        links.extend(callable);
         Ok((Some(program), links))
     }
 

@@ -73,8 +73,6 @@ pub(super) struct Mechanism {
     pub(super) tier: Option<Tier>,
     pub(super) how: How,
     pub(super) program: &'static str,
-    /// The map that `program` calls another raw tracepoint program through, and that program.
-    pub(super) calls: Option<(&'static str, &'static str)>,
     pub(super) targets: &'static [&'static str],
 }
 
@@ -85,7 +83,6 @@ const fn tracepoint(how: How, program: &'static str, targets: Targets) -> Mechan
         tier: Some(Tier::Tracepoint),
         how,
         program,
-        calls: None,
         targets,
     }
 }
@@ -95,7 +92,6 @@ const fn fentry(how: How, program: &'static str, targets: Targets) -> Mechanism 
         tier: Some(Tier::Fentry),
         how,
         program,
-        calls: None,
         targets,
     }
 }
@@ -105,7 +101,6 @@ const fn kprobe(how: How, program: &'static str, targets: Targets) -> Mechanism 
         tier: Some(Tier::Kprobe),
         how,
         program,
-        calls: None,
         targets,
     }
 }
@@ -115,7 +110,6 @@ const fn any(how: How, program: &'static str, targets: Targets) -> Mechanism {
         tier: None,
         how,
         program,
-        calls: None,
         targets,
     }
 }
@@ -131,14 +125,11 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
     ),
     (
         Point::StateAgain,
-        &[Mechanism {
-            calls: Some(("STATE", "state_raw_tp")),
-            ..any(
-                RawTracepoint,
-                "state_again_raw_tp",
-                &["inet_sock_set_state"],
-            )
-        }],
+        &[any(
+            RawTracepoint,
+            "state_again_raw_tp",
+            &["inet_sock_set_state"],
+        )],
     ),
     (
         Point::Connect,
