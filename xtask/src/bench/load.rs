@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// Where all servers listen. The bench has a network namespace of its own, so it is free there, and
@@ -126,6 +127,29 @@ pub(super) fn listener() -> io::Result<TcpListener> {
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)).into())?;
     socket.listen(4096)?;
     Ok(socket.into())
+}
+
+/// Runs `body` while another thread calls `work` again and again.
+///
+/// # Errors
+/// Those of `body`, and when `work` fails.
+pub(super) fn meanwhile(
+    mut work: impl FnMut() -> io::Result<()> + Send,
+    body: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                work()?;
+            }
+            Ok(())
+        });
+        let result = body();
+        over.store(true, Ordering::Relaxed);
+        joined(worker).context("cannot keep the load up")?;
+        result
+    })
 }
 
 /// Sends 64 bytes to and fro for `time`, and returns round trips per second.

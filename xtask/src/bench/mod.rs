@@ -12,6 +12,7 @@ mod report;
 mod running;
 mod sessions;
 mod size;
+mod snapshot;
 mod startup;
 mod stats;
 mod tool;
@@ -94,6 +95,8 @@ enum What {
     Http,
     /// What tcptop costs the data that it counts
     Top,
+    /// What tcptop's look at many sockets costs
+    Snapshot,
     /// Size of the binary, and packages that go into it
     Size,
 }
@@ -176,6 +179,7 @@ impl What {
             Self::Startup => startup::measure(bench, report),
             Self::Http => http::measure(bench, report),
             Self::Top => top::measure(bench, report),
+            Self::Snapshot => snapshot::measure(bench, report),
             Self::Size => size::measure(bench, report),
         }
     }

@@ -5,7 +5,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, Stdio};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,23 +110,12 @@ fn rows_of(report: &mut Report, measure: &Measure, tools: &[&Tool], numbers: &[V
 /// Runs `body` while sessions come and go at a steady pace.
 fn with_stream(body: impl FnOnce() -> Result<()>) -> Result<()> {
     let listener = load::listener()?;
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let stream = scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                load::one_session(&listener)?;
-                thread::sleep(PACE);
-            }
-            Ok::<_, io::Error>(())
-        });
-        let result = body();
-        over.store(true, Ordering::Relaxed);
-        let streamed = stream
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("it panicked")));
-        streamed.context("cannot keep a stream of sessions up")?;
-        result
-    })
+    let session = || {
+        load::one_session(&listener)?;
+        thread::sleep(PACE);
+        Ok(())
+    };
+    load::meanwhile(session, body)
 }
 
 fn first_row(tool: &Tool) -> Result<Duration> {
