@@ -7,7 +7,10 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LpmTrie, RingBuf, lpm_trie::Key},
 };
-use aya_log_ebpf::debug;
+use aya_log_ebpf::{
+    debug,
+    macro_support::{Level, level_enabled},
+};
 use tcp_ebpf::{
     config::event::SESSION,
     wire::{Owner, Progress, counter, owner},
@@ -190,7 +193,9 @@ pub(crate) fn remember(sock: Sock, fill: impl FnOnce(&mut Conn)) {
     }
     if inserted.is_err() {
         count(counter::MAP_FULL);
-        log_no_room(sock.lport());
+        if level_enabled(Level::Debug) {
+            log_no_room(sock.lport());
+        }
     }
 }
 

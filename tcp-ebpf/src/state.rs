@@ -7,7 +7,10 @@ use aya_ebpf::{
     macros::{fentry, kprobe, raw_tracepoint},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
-use aya_log_ebpf::trace;
+use aya_log_ebpf::{
+    macro_support::{Level, level_enabled},
+    trace,
+};
 use tcp_ebpf::{
     config::event::{ACCEPT, ATTEMPT, OUTCOME, RETRANSMIT, SESSION},
     tcp::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, State},
@@ -95,7 +98,9 @@ const SERVERS: u32 = SESSION | ACCEPT | RETRANSMIT;
 
 #[inline(always)]
 fn changed(sock: Sock, old: State, new: State) {
-    log_change(sock, old, new);
+    if level_enabled(Level::Trace) {
+        log_change(sock, old, new);
+    }
     match (old, new) {
         (_, SYN_SENT) => opened(sock),
         (LISTEN, CLOSE) if wants(RETRANSMIT) => maps::forget(sock),
@@ -108,7 +113,7 @@ fn changed(sock: Sock, old: State, new: State) {
     }
 }
 
-/// Out of line: aya-log's code is long. The ports are only read when somebody listens.
+/// Out of line: aya-log's code is long, and nobody listens most of the time.
 #[inline(never)]
 fn log_change(sock: Sock, old: State, new: State) {
     trace!(

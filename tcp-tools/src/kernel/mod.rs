@@ -23,7 +23,8 @@ use std::{
 };
 
 use aya_log::EbpfLogger;
-use tcp_ebpf::wire::counter;
+use log::LevelFilter;
+use tcp_ebpf::{config::event, wire::counter};
 
 use self::{
     btf::Btf,
@@ -58,7 +59,7 @@ pub struct Options {
     /// What is wanted of them.
     pub filter: Filter,
     /// How much the programs log.
-    pub log: log::LevelFilter,
+    pub log: LevelFilter,
 }
 
 /// What a kernel offers: programs that can be attached, and what is missing.
@@ -91,7 +92,11 @@ impl Kernel {
             ("CONNS", options.max_sockets),
         ];
         sizes.extend(sets.iter().map(|set| (set.map, set.size)));
-        let object = Object::prepare(&Settings { globals, sizes })?;
+        let object = Object::prepare(&Settings {
+            globals,
+            sizes,
+            unreached: unreached(options),
+        })?;
         for set in &sets {
             object.fill(set)?;
         }
@@ -107,6 +112,20 @@ impl Kernel {
     pub fn attach(&self, point: Point, tier: Option<Tier>) -> Attached {
         hooks::attach(&self.object, &self.btf, point, tier)
     }
+}
+
+/// What the programs do not get to where nobody asks for these records, or for what they log.
+fn unreached(options: &Options) -> Vec<(&'static str, &'static str)> {
+    let wants = |events| options.events & events != 0;
+    let functions = [
+        (wants(event::SESSION), "session", "ended"),
+        (wants(event::ACCEPT), "accept", "report"),
+        (wants(event::ATTEMPT | event::OUTCOME), "connect", "report"),
+        (options.log >= LevelFilter::Debug, "maps", "log_no_room"),
+        (options.log >= LevelFilter::Trace, "state", "log_change"),
+    ];
+    let unreached = functions.into_iter().filter(|(is_reached, ..)| !is_reached);
+    unreached.map(|(_, module, name)| (module, name)).collect()
 }
 
 /// A running trace. Everything detaches when it is dropped.

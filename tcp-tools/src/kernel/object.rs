@@ -6,7 +6,9 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
-use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
+use aya_obj::generated::{
+    BPF_ALU64, BPF_EXIT, BPF_JMP, BPF_MOV, BPF_X, bpf_attach_type, bpf_insn, bpf_prog_type,
+};
 
 use super::{Error, filter::Set, sys};
 
@@ -25,6 +27,8 @@ pub(super) struct Settings<'a> {
     pub(super) globals: Vec<(&'a str, Vec<u8>)>,
     /// Entries of maps (bytes, for ring buffers), by name.
     pub(super) sizes: Vec<(&'a str, u32)>,
+    /// Functions that the programs do not get to with these globals, by module and name.
+    pub(super) unreached: Vec<(&'a str, &'a str)>,
 }
 
 pub(super) struct Object {
@@ -66,7 +70,7 @@ impl Object {
             .iter()
             .map(|(name, map)| Ok((name.clone(), create(name, map)?)))
             .collect::<Result<HashMap<_, _>, Error>>()?;
-        relocate(&mut parsed, &maps)?;
+        relocate(&mut parsed, &maps, &settings.unreached)?;
         Ok(Self { parsed, maps })
     }
 
@@ -139,7 +143,39 @@ fn create(name: &str, map: &aya_obj::Map) -> Result<OwnedFd, Error> {
     Ok(fd)
 }
 
-fn relocate(parsed: &mut aya_obj::Object, maps: &HashMap<String, OwnedFd>) -> Result<(), Error> {
+/// Makes a function short that is not reached: the verifier looks at dead code more than once before it throws it
+/// away. What is left is no way out for whoever gets there all the same: it reads a register that nobody has
+/// written, and the verifier refuses that.
+fn cut(parsed: &mut aya_obj::Object, (module, name): &(&str, &str)) -> Result<(), Error> {
+    let instruction = |code, source| bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(0, source),
+        off: 0,
+        imm: 0,
+    };
+    let r0_is_r6 = instruction((BPF_ALU64 | BPF_MOV | BPF_X) as u8, 6);
+    let exit = instruction((BPF_JMP | BPF_EXIT) as u8, 0);
+    // Both ways of Rust to mangle a name have this in it.
+    let mangled = format!("{}{module}{}{name}", module.len(), name.len());
+    let function = parsed
+        .functions
+        .values_mut()
+        .find(|function| function.name.contains(&mangled))
+        .ok_or_else(|| {
+            Error::object(format!(
+                "the kernel object has no function {module}::{name}"
+            ))
+        })?;
+    function.instructions = vec![r0_is_r6, exit];
+    Ok(())
+}
+
+fn relocate(
+    parsed: &mut aya_obj::Object,
+    maps: &HashMap<String, OwnedFd>,
+    unreached: &[(&str, &str)],
+) -> Result<(), Error> {
     let text: HashSet<usize> = parsed
         .functions
         .keys()
@@ -150,6 +186,9 @@ fn relocate(parsed: &mut aya_obj::Object, maps: &HashMap<String, OwnedFd>) -> Re
         .iter()
         .filter_map(|(name, map)| Some((name.as_str(), maps.get(name)?.as_raw_fd(), map)));
     parsed.relocate_maps(all, &text).map_err(Error::object)?;
+    for path in unreached {
+        cut(parsed, path)?;
+    }
     parsed.relocate_calls(&text).map_err(Error::object)
 }
 
