@@ -110,7 +110,7 @@ pub async fn run(
             undecoded: 0,
         },
         reported: Losses::default(),
-        next_check: Instant::now(),
+        check: None,
         stock: view.pace().map(Stock::new),
         terminal,
         view,
@@ -122,7 +122,7 @@ pub async fn run(
         tell_ready(ready)?;
     }
     while flow == Flow::Open && !stream.is_complete() {
-        let next_stock = stream.stock.as_ref().map(|stock| stock.next);
+        let (next_stock, check) = (stream.stock.as_ref().map(|stock| stock.next), stream.check);
         flow = tokio::select! {
             biased;
             () = stop.wait() => break,
@@ -133,6 +133,7 @@ pub async fn run(
                 flow
             }
             () = at(next_stock) => stream.take_stock()?,
+            () = at(check) => stream.check_losses()?,
             ready = stream.tracer.ring.readable() => {
                 ready.map_err(Error::Wait)?;
                 stream.drain()?
@@ -205,7 +206,8 @@ struct Stream<'a> {
     view: &'a mut dyn View,
     intake: Intake,
     reported: Losses,
-    next_check: Instant,
+    /// When losses are looked for: only if something has happened since that was done last.
+    check: Option<Instant>,
     stock: Option<Stock>,
     terminal: Option<Terminal>,
 }
@@ -218,10 +220,14 @@ impl Stream<'_> {
     /// One drain of the ring, one write.
     fn drain(&mut self) -> Result<Flow, Error> {
         self.drain_ring();
-        if Instant::now() >= self.next_check {
-            self.next_check = Instant::now() + Duration::from_secs(1);
-            self.report_losses()?;
-        }
+        self.check
+            .get_or_insert_with(|| Instant::now() + Duration::from_secs(1));
+        write_out(self.view)
+    }
+
+    fn check_losses(&mut self) -> Result<Flow, Error> {
+        self.check = None;
+        self.report_losses()?;
         write_out(self.view)
     }
 

@@ -212,6 +212,11 @@ impl Trace {
         self.wait("rows", 1, is_it);
     }
 
+    /// Waits for a line of another event than the view's rows.
+    pub fn wait_for_event(&mut self, event: &str) {
+        self.wait(event, 1, |line| check_line(line)["event"] == event);
+    }
+
     /// Whether such a row is among those that were waited for.
     pub fn has_row(&self, field: &str, value: &str) -> bool {
         let is_it = self.is_row_with(field, value);
@@ -317,10 +322,13 @@ impl Ended {
     /// there are machines whose kernel runs no program in processes of its own sandbox.
     pub fn assert_rows_or_missed(&self, expected: &[Row]) {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
-        let missed = self
-            .lost()
-            .map_or(0, |lost| lost["missed"].as_u64().unwrap_or(0));
-        assert_rows_but_for(missed.try_into().unwrap(), &self.rows(), expected);
+        assert_rows_but_for(self.missed(), &self.rows(), expected);
+    }
+
+    /// How many events it says that it missed.
+    pub fn missed(&self) -> usize {
+        let missed = self.lost().and_then(|lost| lost["missed"].as_u64());
+        missed.unwrap_or(0).try_into().unwrap()
     }
 
     /// The rows of the test's namespace.

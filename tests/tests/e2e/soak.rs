@@ -48,30 +48,32 @@ fn soak_grows_neither_memory_nor_maps_nor_descriptors() {
     const WARM_UP: usize = 500;
     const MAY_GROW_KB: u64 = 1024;
     let netns = Netns::enter_new();
-    let mut trace = Trace::only(&netns, &["--json", "--strict"]);
+    let mut trace = Trace::only(&netns, &["--json"]);
     let objects = Objects::of(trace.pid());
     traffic(WARM_UP);
     trace.wait_rows(2 * WARM_UP);
     let before = (memory(trace.pid(), "VmRSS"), descriptors(trace.pid()));
     let sessions = 2000 * scale();
     traffic(sessions);
-    trace.wait_lines(2 * (WARM_UP + sessions));
+    // Two a session, had they stayed.
+    objects.wait_entries_below("CONNS", sessions);
     let after = (memory(trace.pid(), "VmRSS"), descriptors(trace.pid()));
     assert!(
         after.0 <= before.0 + MAY_GROW_KB,
         "kB: {before:?} {after:?}"
     );
     assert_eq!(after.1, before.1);
-    // Two a session, had they stayed.
-    objects.wait_entries_below("CONNS", sessions);
     let peak = memory(trace.pid(), "VmHWM");
     let ended = trace.interrupt();
     ended.assert_clean();
-    assert_eq!(ended.rows().len(), 2 * (WARM_UP + sessions));
+    let missing = 2 * (WARM_UP + sessions) - ended.rows().len();
+    let missed = ended.missed();
+    assert!(missing <= missed, "{missing} rows are missing");
     // Not by the macro: the test's harness would keep it to itself.
     let _ = writeln!(
         io::stderr(),
-        "soak: {sessions} sessions, none lost; (kB, descriptors) {before:?} to {after:?}, peak {peak} kB"
+        "soak: {sessions} sessions, {missing} rows missing of {missed} that are told; \
+         (kB, descriptors) {before:?} to {after:?}, peak {peak} kB"
     );
 }
 
