@@ -54,9 +54,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
     };
     match Kernel::prepare(&options) {
         Ok(kernel) => {
-            findings.points = Point::all()
-                .map(|point| kernel.attach(point, options.tier))
-                .collect();
+            findings.points = kernel.attach(&Point::all().collect::<Vec<_>>(), options.tier);
             findings.missing_fields = kernel
                 .missing_fields
                 .iter()

@@ -107,10 +107,11 @@ impl Kernel {
         })
     }
 
-    /// Attaches one point by the best mechanism that works; it stays attached until it is dropped.
+    /// Attaches each point, in this order, by the best mechanism that works; they stay attached until they are
+    /// dropped.
     #[must_use]
-    pub fn attach(&self, point: Point, tier: Option<Tier>) -> Attached {
-        hooks::attach(&self.object, &self.btf, point, tier)
+    pub fn attach(&self, points: &[Point], tier: Option<Tier>) -> Vec<Attached> {
+        hooks::attach(&self.object, &self.btf, points, tier)
     }
 }
 
@@ -159,9 +160,8 @@ impl Tracer {
         if options.filter.follow {
             points.extend([Point::Fork, Point::Exit]);
         }
-        let mut attached = Vec::with_capacity(points.len());
-        for point in &points {
-            let it = kernel.attach(*point, options.tier);
+        let attached = kernel.attach(&points, options.tier);
+        for (point, it) in points.iter().zip(&attached) {
             if it.chosen.is_none() {
                 let reasons = hooks::reasons(&it.refused);
                 match (options.tier, point.loss()) {
@@ -181,7 +181,6 @@ impl Tracer {
                     (_, Some(loss)) => log::warn!("{loss}: {point} cannot be attached ({reasons})"),
                 }
             }
-            attached.push(it);
         }
         let tracer = Self {
             ring: Ring::new(kernel.object.take_map("EVENTS")?)?,

@@ -8,6 +8,8 @@ mod table;
 use std::{
     fs, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
 use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
@@ -57,8 +59,73 @@ impl Attached {
     }
 }
 
-/// Attaches `point` by the first mechanism that works, among those of `tier` if one is forced.
-pub(super) fn attach(object: &Object, btf: &Btf, point: Point, tier: Option<Tier>) -> Attached {
+/// Attaches each of `points`, in their order, by the first mechanism that works, among those of `tier` if one is
+/// forced.
+pub(super) fn attach(
+    object: &Object,
+    btf: &Btf,
+    points: &[Point],
+    tier: Option<Tier>,
+) -> Vec<Attached> {
+    let ahead = load_ahead(object, btf, points, tier);
+    let each = points.iter().zip(ahead);
+    each.map(|(point, ahead)| attach_point(object, btf, *point, tier, ahead))
+        .collect()
+}
+
+fn candidates(point: Point, tier: Option<Tier>) -> impl Iterator<Item = &'static Mechanism> {
+    let fits = move |own: Option<Tier>| tier.is_none() || own.is_none() || own == tier;
+    let all = mechanisms(point).iter();
+    all.filter(move |mechanism| fits(mechanism.tier))
+}
+
+/// What a program is loaded into; nothing if it is another point's. Or why it is not.
+type Loaded = Result<Option<OwnedFd>, String>;
+
+/// Loads what each point tries first, on several processors: most of a start is the kernel's verifier.
+fn load_ahead(
+    object: &Object,
+    btf: &Btf,
+    points: &[Point],
+    tier: Option<Tier>,
+) -> Vec<Option<Loaded>> {
+    const AT_MOST: usize = 4;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut loaded = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(point) = points.get(at) else {
+                return loaded;
+            };
+            let first = candidates(*point, tier).next();
+            loaded.extend(first.map(|mechanism| (at, mechanism.load(object, btf))));
+        }
+    };
+    let workers = thread::available_parallelism().map_or(1, |count| count.get().min(AT_MOST));
+    let mut ahead: Vec<_> = points.iter().map(|_| None).collect();
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..workers).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        // What one that panicked has not loaded is loaded when it is attached.
+        let theirs = others
+            .into_iter()
+            .flat_map(|it| it.join().unwrap_or_default());
+        for (at, loaded) in mine.into_iter().chain(theirs) {
+            ahead[at] = Some(loaded);
+        }
+    });
+    ahead
+}
+
+/// `ahead` is what came of loading the first candidate.
+fn attach_point(
+    object: &Object,
+    btf: &Btf,
+    point: Point,
+    tier: Option<Tier>,
+    mut ahead: Option<Loaded>,
+) -> Attached {
     let mut attached = Attached {
         point,
         chosen: None,
@@ -67,12 +134,10 @@ pub(super) fn attach(object: &Object, btf: &Btf, point: Point, tier: Option<Tier
         program: None,
         links: Vec::new(),
     };
-    for mechanism in mechanisms(point) {
-        if tier.is_some() && mechanism.tier.is_some() && mechanism.tier != tier {
-            continue;
-        }
-        match mechanism.attach(object, btf) {
-            Ok((program, links)) => {
+    for mechanism in candidates(point, tier) {
+        let loaded = ahead.take().unwrap_or_else(|| mechanism.load(object, btf));
+        match loaded.and_then(|program| Ok((mechanism.link_all(program.as_ref())?, program))) {
+            Ok((links, program)) => {
                 attached.chosen = Some(mechanism.to_string());
                 attached.tier = mechanism.tier;
                 attached.program = program;
@@ -109,15 +174,13 @@ fn is_refused(target: &str) -> bool {
     std::env::var(REFUSE).is_ok_and(|list| list.split(',').any(|refused| refused == target))
 }
 
-type Links = (Option<OwnedFd>, Vec<OwnedFd>);
-
 impl Mechanism {
-    fn attach(&self, object: &Object, btf: &Btf) -> Result<Links, String> {
+    fn load(&self, object: &Object, btf: &Btf) -> Loaded {
         if let Some(target) = self.targets.iter().find(|target| is_refused(target)) {
             return Err(format!("{REFUSE} names {target}"));
         }
         let (kind, attach_type) = match self.how {
-            How::With(_) => return Ok((None, Vec::new())),
+            How::With(_) => return Ok(None),
             How::RawTracepoint => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None),
             How::Kprobe => {
                 // Loading takes longer than to see that it would be in vain.
@@ -138,15 +201,16 @@ impl Mechanism {
             }
             _ => None,
         };
-        let program = object
-            .load(self.program, kind, target)
-            .map_err(|error| error.to_string())?;
-        let links = self
-            .targets
-            .iter()
-            .map(|name| self.link(name, program.as_fd()))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok((Some(program), links))
+        let program = object.load(self.program, kind, target);
+        program.map(Some).map_err(|error| error.to_string())
+    }
+
+    fn link_all(&self, program: Option<&OwnedFd>) -> Result<Vec<OwnedFd>, String> {
+        let targets = program.into_iter().flat_map(|program| {
+            let targets = self.targets.iter();
+            targets.map(|target| self.link(target, program.as_fd()))
+        });
+        targets.collect()
     }
 
     fn link(&self, target: &str, program: BorrowedFd<'_>) -> Result<OwnedFd, String> {
