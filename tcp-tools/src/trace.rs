@@ -165,6 +165,9 @@ enum Flow {
     Closed,
 }
 
+/// Records that become lines before these are written: some 100 kB of JSON.
+const BATCH: usize = 256;
+
 /// What lies between a record and its row.
 struct Intake {
     context: Context,
@@ -217,9 +220,14 @@ impl Stream<'_> {
         self.intake.rows_left == 0 || self.stock.as_ref().is_some_and(Stock::is_complete)
     }
 
-    /// One drain of the ring, one write.
+    /// One drain of the ring, one write; more of both where there is much, so that what waits to be written takes
+    /// no more room than that.
     fn drain(&mut self) -> Result<Flow, Error> {
-        self.drain_ring();
+        while self.drain_batch() == BATCH {
+            if write_out(self.view)? == Flow::Closed {
+                return Ok(Flow::Closed);
+            }
+        }
         self.check
             .get_or_insert_with(|| Instant::now() + Duration::from_secs(1));
         write_out(self.view)
@@ -231,19 +239,18 @@ impl Stream<'_> {
         write_out(self.view)
     }
 
-    fn drain_ring(&mut self) {
+    fn drain_batch(&mut self) -> usize {
         self.intake.context.clock.adjust();
         let (view, intake) = (&mut *self.view, &mut self.intake);
-        self.tracer
-            .ring
-            .drain(|record| intake.take(view, decode(record)));
+        let ring = &mut self.tracer.ring;
+        ring.drain(BATCH, |record| intake.take(view, decode(record)))
     }
 
     /// Ends an interval.
     fn take_stock(&mut self) -> Result<Flow, Error> {
         self.look_around()?;
         // What was closed meanwhile is told by now.
-        self.drain_ring();
+        while self.drain_batch() == BATCH {}
         self.show_interval()
     }
 

@@ -56,10 +56,12 @@ impl Ring {
         Ok(())
     }
 
-    /// Hands over every record that waits, and returns how many there were.
-    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
+    /// Hands over the records that wait, `limit` of them at most, and returns how many there were.
+    pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&[u8])) -> usize {
         let mut count = 0;
-        while let Some(record) = self.ring.get_mut().next() {
+        while count < limit
+            && let Some(record) = self.ring.get_mut().next()
+        {
             each(&record);
             count += 1;
         }
