@@ -8,6 +8,7 @@ mod connect;
 mod decode;
 mod holders;
 mod names;
+mod progress;
 mod retransmit;
 mod session;
 mod socket;

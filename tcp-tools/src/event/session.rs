@@ -5,10 +5,14 @@ use tcp_ebpf::{
         CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_SENT, State,
         TIME_WAIT,
     },
-    wire::{self, Progress, flag, kind, role},
+    wire::{self, kind, role},
 };
 
-use super::{DecodeError, Flow, state_name};
+use super::{
+    DecodeError, Flow,
+    progress::{fin_is_acked, fin_was_sent, inferred_role, rx, tx},
+    state_name,
+};
 
 /// Which socket it is: one address is given to many, one after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -219,36 +223,7 @@ impl Session {
     }
 }
 
-pub(super) fn fin_was_sent(state: State) -> bool {
-    matches!(
-        state,
-        FIN_WAIT1 | FIN_WAIT2 | CLOSING | TIME_WAIT | LAST_ACK
-    )
-}
-
-pub(super) fn fin_is_acked(progress: &Progress) -> bool {
-    fin_was_sent(progress.state) && progress.flags & flag::ALL_ACKED != 0
-}
-
-/// Application bytes acknowledged; `syn` is how many of the kernel's count are our SYN.
-pub(super) fn tx(progress: &Progress, syn: u64) -> u64 {
-    progress
-        .bytes_acked
-        .saturating_sub(syn)
-        .saturating_sub(u64::from(fin_is_acked(progress)))
-}
-
-/// Application bytes received: the kernel counts the peer's FIN too, but not its SYN.
-pub(super) fn rx(progress: &Progress) -> u64 {
-    let fin = progress.flags & flag::FIN_RECEIVED != 0;
-    progress.bytes_received.saturating_sub(u64::from(fin))
-}
-
 /// Which end this is, and how many of `bytes_acked` are its SYN.
-///
-/// The active end's SYN counts as one byte acknowledged (`tcp_snd_una_update`, net/ipv4/tcp_input.c); the
-/// passive end's SYN-ACK was another socket's. So where the birth was not seen, the payload that must have
-/// been acknowledged tells the role.
 fn role_and_syn(record: &wire::Session) -> Result<(Option<Role>, Option<u64>), DecodeError> {
     let acked = record.now.bytes_acked;
     Ok(match record.role {
@@ -259,28 +234,12 @@ fn role_and_syn(record: &wire::Session) -> Result<(Option<Role>, Option<u64>), D
             let fin_in_flight = fin_was_sent(record.now.state) && !fin_is_acked(&record.now);
             let in_flight = (!fin_in_flight).then_some(record.unacked);
             let sent_once = record.bytes_sent.checked_sub(record.bytes_retrans);
-            match inferred_syn(&record.now, sent_once, in_flight) {
-                Some(0) => (Some(Role::Server), Some(0)),
-                Some(1) => (Some(Role::Client), Some(1)),
-                _ => (None, None),
-            }
+            inferred_role(&record.now, sent_once, in_flight).unzip()
         }
         other => {
             return Err(DecodeError::field("role", other));
         }
     })
-}
-
-/// Of payload that was sent, each byte once, and of that in flight.
-pub(super) fn inferred_syn(
-    now: &Progress,
-    sent_once: Option<u64>,
-    in_flight: Option<u32>,
-) -> Option<u64> {
-    let payload_acked = sent_once?.checked_sub(u64::from(in_flight?))?;
-    now.bytes_acked
-        .checked_sub(u64::from(fin_is_acked(now)))?
-        .checked_sub(payload_acked)
 }
 
 fn since_us(from_ns: u64, to_ns: u64) -> Option<u64> {
@@ -335,7 +294,10 @@ fn closed_by(state: State, close: Close) -> Option<Side> {
 
 #[cfg(test)]
 mod tests {
-    use tcp_ebpf::tcp::AF_INET;
+    use tcp_ebpf::{
+        tcp::AF_INET,
+        wire::{Progress, flag},
+    };
 
     use super::*;
 

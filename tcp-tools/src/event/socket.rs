@@ -7,7 +7,7 @@ use tcp_ebpf::{
 
 use super::{
     DecodeError, Flow, Role,
-    session::{fin_is_acked, fin_was_sent, inferred_syn, rx, tx},
+    progress::{fin_is_acked, fin_was_sent, inferred_role, rx, tx},
     state_name,
 };
 
@@ -143,11 +143,9 @@ fn role_and_tx(record: &wire::Socket) -> (Option<Role>, Option<u64>) {
     let fin_in_flight = fin_waits && record.unacked == record.send_q;
     let in_flight = record.unacked.checked_sub(u32::from(fin_in_flight));
     let sent_once = record.bytes_sent.checked_sub(record.bytes_retrans);
-    match inferred_syn(&record.now, sent_once, in_flight) {
-        Some(0) => (Some(Role::Server), Some(tx(&record.now, 0))),
-        Some(1) => (Some(Role::Client), Some(tx(&record.now, 1))),
-        _ => (None, None),
-    }
+    inferred_role(&record.now, sent_once, in_flight)
+        .map(|(role, syn)| (role, tx(&record.now, syn)))
+        .unzip()
 }
 
 fn timer(record: &wire::Socket) -> Result<Option<Timer>, DecodeError> {
