@@ -19,7 +19,7 @@ use super::report::{Measure, Numbers, Report, Target};
 use super::running::Running;
 use super::stats::confidence;
 use super::tool::Tool;
-use super::{Bench, alternate};
+use super::{Bench, alternate, rates};
 
 /// How requests and connections relate.
 #[derive(Clone, Copy)]
@@ -91,32 +91,14 @@ fn hit(
 ) -> Result<()> {
     let ours = bench.ours(&["tcplife"]);
     let tools: Vec<&Tool> = std::iter::once(&ours).chain(&bench.peers.tcplife).collect();
-    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); tools.len() + 1];
     // Not a round that counts: the first one after a start is never like the others.
     load()?;
-    alternate(bench.rounds, rates.len(), |at| {
-        let tracer = match at.checked_sub(1) {
-            Some(tool) => Some(Running::start(tools[tool], bench.directory.path())?),
-            None => None,
-        };
-        rates[at].push(load()?);
-        tracer.map(Running::stop).transpose()?;
-        Ok(())
-    })?;
-    let (untraced, traced) = rates.split_at(1);
+    let (untraced, traced) = rates(bench, &tools, load)?;
     let hits: Vec<Vec<f64>> = traced
         .iter()
-        .map(|rates| lost_percent(&untraced[0], rates))
+        .map(|rates| lost_percent(&untraced, rates))
         .collect();
-    let numbers: Vec<_> = tools
-        .iter()
-        .zip(&hits)
-        .map(|(tool, values)| Numbers {
-            tool: &tool.name,
-            values,
-        })
-        .collect();
-    for numbers in &numbers {
+    for numbers in &Numbers::of(&tools, &hits) {
         // No ratio: both are differences that may be next to nothing.
         report.row(mode.hit, numbers, None);
         let Numbers { tool, values } = numbers;
@@ -163,14 +145,7 @@ fn share(
         Ok(())
     })?;
     drop(statistics);
-    let numbers: Vec<_> = tools
-        .iter()
-        .zip(&shares)
-        .map(|(tool, values)| Numbers {
-            tool: &tool.name,
-            values,
-        })
-        .collect();
+    let numbers = Numbers::of(&tools, &shares);
     report.row(mode.share, &numbers[0], numbers.get(1));
     Ok(())
 }

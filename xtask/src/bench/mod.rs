@@ -33,6 +33,7 @@ use crate::privilege::{as_root, is_root};
 use crate::workspace::check;
 
 use report::Report;
+use running::Running;
 use tool::{Peers, Tool};
 
 /// Options of `bench`.
@@ -224,6 +225,25 @@ fn alternate(
         }
     }
     Ok(())
+}
+
+/// What `load` gives without a tracer, and under each of `tools`.
+fn rates(
+    bench: &Bench,
+    tools: &[&Tool],
+    load: impl Fn() -> Result<f64>,
+) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
+    let (mut untraced, mut traced) = (Vec::new(), vec![Vec::new(); tools.len()]);
+    alternate(bench.rounds, tools.len() + 1, |at| {
+        let Some(tool) = at.checked_sub(1) else {
+            untraced.push(load()?);
+            return Ok(());
+        };
+        let tracer = Running::start(tools[tool], bench.directory.path())?;
+        traced[tool].push(load()?);
+        tracer.stop().map(drop)
+    })?;
+    Ok((untraced, traced))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Prints figures as they come, as the rows of a Markdown table, and then what they mean.
 
 use super::stats::{Spread, ratios};
+use super::tool::Tool;
 
 /// What a figure says.
 pub(super) struct Measure {
@@ -23,6 +24,18 @@ pub(super) enum Target {
 pub(super) struct Numbers<'a> {
     pub(super) tool: &'a str,
     pub(super) values: &'a [f64],
+}
+
+impl<'a> Numbers<'a> {
+    /// Of each of `tools`.
+    pub(super) fn of(tools: &[&'a Tool], values: &'a [Vec<f64>]) -> Vec<Self> {
+        let each = tools.iter().zip(values);
+        each.map(|(tool, values)| Self {
+            tool: &tool.name,
+            values,
+        })
+        .collect()
+    }
 }
 
 /// Prints to standard output.

@@ -93,17 +93,15 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 
 /// Ours beside each of the others.
 fn rows_of(report: &mut Report, measure: &Measure, tools: &[&Tool], numbers: &[Vec<f64>]) {
-    let mut all = tools.iter().zip(numbers).map(|(tool, values)| Numbers {
-        tool: &tool.name,
-        values,
-    });
-    let Some(ours) = all.next() else { return };
-    let peers: Vec<_> = all.collect();
+    let all = Numbers::of(tools, numbers);
+    let Some((ours, peers)) = all.split_first() else {
+        return;
+    };
     if peers.is_empty() {
-        report.row(measure, &ours, None);
+        report.row(measure, ours, None);
     }
-    for peer in &peers {
-        report.row(measure, &ours, Some(peer));
+    for peer in peers {
+        report.row(measure, ours, Some(peer));
     }
 }
 

@@ -6,10 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::report::{Measure, Numbers, Report, Target};
-use super::running::Running;
 use super::stats::Spread;
 use super::tool::Tool;
-use super::{Bench, alternate, load};
+use super::{Bench, load, rates};
 
 /// A load, and how it is measured: a name, and a function that gives a rate.
 type Load = (Measure, fn(Duration) -> io::Result<f64>);
@@ -40,32 +39,17 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let ours = bench.ours(&["tcptop", "1"]);
     let tools: Vec<&Tool> = std::iter::once(&ours).chain(&bench.peers.tcptop).collect();
     for (measure, load) in LOADS {
-        let mut rates: Vec<Vec<f64>> = vec![Vec::new(); tools.len() + 1];
-        alternate(bench.rounds, rates.len(), |at| {
-            let tracer = match at.checked_sub(1) {
-                Some(tool) => Some(Running::start(tools[tool], bench.directory.path())?),
-                None => None,
-            };
-            rates[at].push(load(bench.time)?);
-            tracer.map(Running::stop).transpose()?;
-            Ok(())
-        })?;
-        let (untraced, traced) = rates.split_at(1);
+        let (untraced, traced) = rates(bench, &tools, || Ok(load(bench.time)?))?;
         let slower: Vec<Vec<f64>> = traced
             .iter()
-            .map(|rates| slower_percent(&untraced[0], rates))
+            .map(|rates| slower_percent(&untraced, rates))
             .collect();
-        let numbers: Vec<_> = tools
-            .iter()
-            .zip(&slower)
-            .map(|(tool, values)| Numbers {
-                tool: &tool.name,
-                values,
-            })
-            .collect();
-        let target = Target::Value(1.0 + variation(&untraced[0]));
+        let target = Target::Value(1.0 + variation(&untraced));
         // No ratio: both are differences that may be next to nothing.
-        for (numbers, target) in numbers.iter().zip([Some(target), None]) {
+        for (numbers, target) in Numbers::of(&tools, &slower)
+            .iter()
+            .zip([Some(target), None])
+        {
             report.row_with(&measure, target, numbers, None);
         }
     }
