@@ -96,8 +96,9 @@ fn seed(sock: Sock) {
     });
 }
 
-/// Gives the sockets that nobody claimed to the first process that holds a descriptor, counts how many do, and
-/// remembers those of other network namespaces.
+/// Gives the sockets that nobody claimed to the oldest process that holds a descriptor, counts how many do, and
+/// remembers those of other network namespaces. The oldest and not the first: once process ids have wrapped
+/// around, a child's may be less than its parent's.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 fn seed_owners(ctx: *const TaskFileContext) -> i32 {
@@ -123,14 +124,19 @@ fn seed_owners(ctx: *const TaskFileContext) -> i32 {
         }
     }
     if let Some(conn) = maps::conn(sock) {
-        if conn.claim.by == owner::NONE {
-            conn.claim = process::of_task(task as u64, owner::FD);
-        }
+        let task = task as u64;
         // All descriptors of a process come in a row.
-        let holder = mem::read(task as u64, offsets::tgid);
-        if conn.last_holder != holder {
-            conn.last_holder = holder;
-            conn.holders += 1;
+        let holder = mem::read(task, offsets::tgid);
+        if conn.last_holder == holder {
+            return 0;
+        }
+        conn.last_holder = holder;
+        conn.holders += 1;
+        let since = mem::read(mem::read(task, offsets::group_leader), offsets::start_time);
+        let is_older = conn.claim.by == owner::FD && since < conn.held_since;
+        if conn.claim.by == owner::NONE || is_older {
+            conn.claim = process::of_task(task, owner::FD);
+            conn.held_since = since;
         }
     }
     0

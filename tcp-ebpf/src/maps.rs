@@ -59,6 +59,8 @@ pub(crate) struct Conn {
     /// [`Sock::moved`] when a snapshot showed it last; 0 if none has.
     pub(crate) shown: u64,
     pub(crate) claim: Claim,
+    /// When the process began that holds it, in ns; 0 unless it was found by its descriptor.
+    pub(crate) held_since: u64,
     pub(crate) base: Progress,
     pub(crate) handshake_us8: u32,
     pub(crate) role: u8,

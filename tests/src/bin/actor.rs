@@ -41,6 +41,7 @@ impl Actor {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         match verb {
             "thread" => return self.in_thread(rest),
+            "hold" => return hold(),
             "fork" => return self.in_child(rest, None),
             "fork_as" => {
                 let (pid, rest) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -141,6 +142,26 @@ impl Actor {
             .remove(name)
             .ok_or_else(|| io::Error::other(format!("no socket {name}")))
     }
+}
+
+/// `hold`: a child with a lower number has all that this process has open, until this one ends.
+fn hold() -> io::Result<String> {
+    let me = std::process::id().cast_signed();
+    for wanted in (2..me).rev() {
+        match fork_as(wanted) {
+            0 => loop {
+                // SAFETY: takes integers, and waits for the signal.
+                unsafe {
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    libc::pause();
+                }
+            },
+            pid if pid > 0 => return Ok(pid.to_string()),
+            // Somebody has that number.
+            _ => {}
+        }
+    }
+    Err(io::Error::last_os_error())
 }
 
 /// fork(), with a number for the child that is free (clone3(2), Linux 5.5).

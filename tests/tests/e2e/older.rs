@@ -197,6 +197,24 @@ fn session_whose_process_has_exited_has_no_owner() {
 }
 
 #[test]
+fn session_belongs_to_the_oldest_that_holds_it_and_not_to_the_lowest_number() {
+    let netns = Netns::enter_new();
+    let listener = sock::listen(V4, 1).unwrap();
+    let mut opener = Actor::start("opener");
+    let process = opener.process();
+    let at_client = opener.connect("c", sock::local(&listener).unwrap());
+    let server = sock::accept(&listener).unwrap();
+    opener.ask("hold");
+    let trace = Trace::json(&netns, &[]);
+    opener.exit();
+    sock::drain(&server).unwrap();
+    drop(server);
+    let client = Row::client(at_client).of(&process).seeded(0, 0);
+    let server = Row::server(at_client.swapped()).seeded(0, 0);
+    trace.expect(&[client.close("fin", "local"), server.close("fin", "remote")]);
+}
+
+#[test]
 fn new_only_leaves_older_sessions_out() {
     let netns = Netns::enter_new();
     let listener = sock::listen(V4, 1).unwrap();
