@@ -63,19 +63,13 @@ fn timer_sends_the_same_segment_again_and_again() {
         let ended = trace.interrupt();
         ended.assert_clean();
         let rows = ended.rows();
-        let nths = numbers(&rows, "nth");
-        let expected: Vec<Row> = nths
-            .iter()
+        let expected: Vec<Row> = (1..=rows.len())
             .map(|nth| {
                 let row = data(&pair, "rto").with("state", "ESTABLISHED");
-                row.with("len_bytes", 100).with("nth", *nth)
+                row.with("len_bytes", 100).with("nth", nth)
             })
             .collect();
         assert_rows(&rows, &expected);
-        // A timer strikes in whatever task is there, which a sandbox may hide from programs: at most one gap.
-        let last = rows.len() as u64 + 1;
-        assert!(nths.is_sorted_by(|one, next| one < next), "{nths:?}");
-        assert!(nths.iter().all(|nth| (1..=last).contains(nth)), "{nths:?}");
         let seqs = numbers(&rows, "seq");
         assert!(seqs.iter().all(|seq| *seq == seqs[0]), "{seqs:?}");
         assert!(
