@@ -161,22 +161,20 @@ impl Tracer {
             points.extend([Point::Fork, Point::Exit]);
         }
         let attached = kernel.attach(&points, options.tier);
-        for (point, it) in points.iter().zip(&attached) {
+        for it in &attached {
+            let point = it.point;
             if it.chosen.is_none() {
                 let reasons = hooks::reasons(&it.refused);
                 match (options.tier, point.loss()) {
                     (Some(tier), _) if !it.refused.is_empty() && point.has_tiers() => {
                         return Err(Error::Tier {
                             tier,
-                            point: *point,
+                            point,
                             reasons,
                         });
                     }
                     (_, None) => {
-                        return Err(Error::Point {
-                            point: *point,
-                            reasons,
-                        });
+                        return Err(Error::Point { point, reasons });
                     }
                     (_, Some(loss)) => log::warn!("{loss}: {point} cannot be attached ({reasons})"),
                 }
