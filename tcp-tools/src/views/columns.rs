@@ -7,7 +7,7 @@ use crate::{
     output::{Align, Column, Fixed, Format, Kind, Value, Writer},
 };
 
-use super::{Row, Subject};
+use super::{Row, Subject, time::Time};
 
 /// The columns of a view, and which of them are shown when nobody chooses.
 pub struct Layout<E: 'static> {
@@ -181,10 +181,10 @@ pub(super) const fn column<R>(
 impl<E: Subject> Common<E> {
     const ALL: &'static [&'static Column<Row<E>>] = &[
         &Self::EVENT,
-        &Self::TS,
-        &Self::TS_NS,
-        &Self::TIME,
-        &Self::TIME_S,
+        &Time::<Row<E>>::TS,
+        &Time::<Row<E>>::TS_NS,
+        &Time::<Row<E>>::TIME,
+        &Time::<Row<E>>::TIME_S,
         &Self::PID,
         &Self::COMM,
         &Self::UID,
@@ -209,53 +209,6 @@ impl<E: Subject> Common<E> {
         ..column("event", "EVENT", Kind::String, "Name of the view.", |_| {
             Value::Text(E::VIEW)
         })
-    };
-    const TS: Column<Row<E>> = Column {
-        width: 27,
-        ..column(
-            "ts",
-            "TS",
-            Kind::String,
-            "When: RFC 3339, UTC, microseconds.",
-            |row| Value::Rfc3339(row.wall_ns),
-        )
-    };
-    const TS_NS: Column<Row<E>> = Column {
-        width: 16,
-        ..column(
-            "ts_ns",
-            "TS_NS",
-            Kind::Integer,
-            "When: CLOCK_MONOTONIC, ns.",
-            |row| Value::Uint(flow(row).ts_ns),
-        )
-    };
-    const TIME: Column<Row<E>> = Column {
-        width: 8,
-        ..column(
-            "time",
-            "TIME",
-            Kind::String,
-            "When: local time of day.",
-            |row| Value::Clock(row.wall_ns),
-        )
-    };
-    const TIME_S: Column<Row<E>> = Column {
-        width: 9,
-        align: Align::Left,
-        ..column(
-            "time_s",
-            "TIME(s)",
-            Kind::Number,
-            "When: seconds since the trace began.",
-            |row| {
-                Value::Fixed(Fixed {
-                    units: row.elapsed_ns / 1000,
-                    scale: 6,
-                    shown: 6,
-                })
-            },
-        )
     };
     const PID: Column<Row<E>> = Column {
         width: 7,

@@ -8,6 +8,8 @@ use crate::{
     trace::Clock,
 };
 
+use super::time::{Moment, Timed};
+
 /// What turns events into rows: clocks, and what is known of this host.
 pub struct Context {
     /// Relates the kernel's clock to those of people.
@@ -38,10 +40,8 @@ pub trait Subject: 'static {
 pub struct Row<E> {
     /// What happened.
     pub event: E,
-    /// Since the epoch, ns.
-    pub wall_ns: u64,
-    /// Since the trace began, ns.
-    pub elapsed_ns: u64,
+    /// When, by every clock.
+    pub moment: Moment,
     /// The container that the process is in.
     pub container: Option<Rc<str>>,
     /// Name of the local address, where it is known already.
@@ -58,12 +58,17 @@ impl<E: Subject> Row<E> {
         let cgroup_id = flow.owner.as_ref().and_then(|owner| owner.cgroup_id);
         let mut name = |address| context.names.as_mut().and_then(|names| names.get(address));
         Self {
-            wall_ns: context.clock.wall_ns(flow.ts_ns),
-            elapsed_ns: context.clock.elapsed_ns(flow.ts_ns),
+            moment: Moment::new(flow.ts_ns, &context.clock),
             lname: name(flow.laddr),
             rname: name(flow.raddr),
             container: cgroup_id.and_then(|id| context.containers.get(id)),
             event,
         }
+    }
+}
+
+impl<E: 'static> Timed for Row<E> {
+    fn moment(&self) -> &Moment {
+        &self.moment
     }
 }

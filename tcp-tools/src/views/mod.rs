@@ -14,6 +14,7 @@ pub mod tcpconnect;
 pub mod tcplife;
 pub mod tcpretrans;
 pub mod tcptop;
+mod time;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::{event::Event, kernel::Point, output::Lines};
 pub use self::{
     columns::{Layout, UnknownField},
     context::{Context, Row, Subject},
+    time::Moment,
 };
 
 /// Where the events of a view come from.

@@ -9,9 +9,12 @@ use tcp_ebpf::tcp::{
 
 use crate::{
     event::{Role, Side, Socket},
-    output::{Align, Column, Fixed, Format, Kind, Lines, Value, Writer},
+    output::{Align, Column, Format, Kind, Lines, Value, Writer},
     trace::Clock,
-    views::columns::{column, uint},
+    views::{
+        columns::{column, uint},
+        time::{Moment, Time, Timed},
+    },
 };
 
 /// The name of the lines in JSON.
@@ -29,11 +32,10 @@ pub struct Line {
     counts: Counts,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Moment {
-    ts_ns: u64,
-    wall_ns: u64,
-    elapsed_ns: u64,
+impl Timed for Line {
+    fn moment(&self) -> &Moment {
+        &self.moment
+    }
 }
 
 /// Counts the sockets of one snapshot after another.
@@ -71,11 +73,7 @@ impl States {
 
     /// Counts from zero.
     pub(super) fn begin(&mut self, ts_ns: u64, clock: &Clock) {
-        self.moment = Moment {
-            ts_ns,
-            wall_ns: clock.wall_ns(ts_ns),
-            elapsed_ns: clock.elapsed_ns(ts_ns),
-        };
+        self.moment = Moment::new(ts_ns, clock);
         self.listeners.clear();
         self.ports.clear();
         self.all = Counts::default();
@@ -149,47 +147,10 @@ const COLUMNS: &[&Column<Line>] = &[
     &column("event", "EVENT", Kind::String, "Name of the count.", |_| {
         Value::Text(EVENT)
     }),
-    &column(
-        "ts",
-        "TS",
-        Kind::String,
-        "When: RFC 3339, UTC, microseconds.",
-        |line| Value::Rfc3339(line.moment.wall_ns),
-    ),
-    &column(
-        "ts_ns",
-        "TS_NS",
-        Kind::Integer,
-        "When: CLOCK_MONOTONIC, ns.",
-        |line| Value::Uint(line.moment.ts_ns),
-    ),
-    &Column {
-        width: 8,
-        ..column(
-            "time",
-            "TIME",
-            Kind::String,
-            "When: local time of day.",
-            |line| Value::Clock(line.moment.wall_ns),
-        )
-    },
-    &Column {
-        width: 9,
-        align: Align::Left,
-        ..column(
-            "time_s",
-            "TIME(s)",
-            Kind::Number,
-            "When: seconds since the trace began.",
-            |line| {
-                Value::Fixed(Fixed {
-                    units: line.moment.elapsed_ns / 1000,
-                    scale: 6,
-                    shown: 6,
-                })
-            },
-        )
-    },
+    &Time::TS,
+    &Time::TS_NS,
+    &Time::TIME,
+    &Time::TIME_S,
     &Column {
         width: 6,
         ..column(
