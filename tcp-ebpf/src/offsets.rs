@@ -162,9 +162,11 @@ fields! {
     // arch/x86/include/asm/ptrace.h
     regs_di: u64 = "pt_regs", "di", BACKLOG;
     regs_orig_ax: u64 = "pt_regs", "orig_ax", BACKLOG;
-    // include/linux/sched.h, cred.h
+    // include/linux/sched.h, sched/signal.h, cred.h
     group_leader: u64 = "task_struct", "group_leader", Required;
     tgid: u32 = "task_struct", "tgid", Required;
+    signal: u64 = "task_struct", "signal", Required;
+    signal_live: u32 = "signal_struct", "live.counter", Required;
     start_time: u64 = "task_struct", "start_time", Required;
     comm: [u64; 2] = "task_struct", "comm", Required;
     cred: u64 = "task_struct", "cred", Required;

@@ -17,12 +17,15 @@ fn fork_raw_tp(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `trace_sched_process_exit(task, ..)`: its number may be given to a stranger.
+/// `trace_sched_process_exit(task, ..)`: when the last thread has ended, the number may be given to a stranger. The
+/// first one may end before: on its own, or because another has called execve().
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 fn exit_raw_tp(ctx: RawTracePointContext) -> i32 {
     let task = ctx.arg(0);
     let pid = mem::read(task, offsets::tgid);
-    if mem::read(task, offsets::group_leader) == task && maps::is_traced_pid(pid) {
+    // do_exit() has counted this thread down already, kernel/exit.c (6.18).
+    let left = mem::read(mem::read(task, offsets::signal), offsets::signal_live);
+    if left == 0 && maps::is_traced_pid(pid) {
         maps::untrace_pid(pid);
     }
     0

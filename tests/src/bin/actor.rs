@@ -1,12 +1,15 @@
 //! A process that does with sockets what it is told, with a pid and a name of its own.
 //!
 //! One command a line on standard input, one answer a line on standard output: `ok [VALUE]` or
-//! `error MESSAGE`. Commands on the command line are obeyed instead, without a word. Sockets are called by the names that the commands give them. `thread` and
-//! `fork` run the rest of their line, commands separated by `;`, in a thread or in a child
-//! process, and answer when that has ended.
+//! `error MESSAGE`. Commands on the command line are obeyed instead, without a word. Sockets are called by the
+//! names that the commands give them. `thread` and `fork` run the rest of their line, commands separated by `;`,
+//! in a thread or in a child process, and answer when that has ended. `exec` starts the program anew with the rest
+//! of its line.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::str::FromStr;
 use std::thread;
 
@@ -42,6 +45,8 @@ impl Actor {
         match verb {
             "thread" => return self.in_thread(rest),
             "hold" => return hold(),
+            "exec" => return Err(Command::new(std::env::current_exe()?).arg(rest).exec()),
+            "outlive" => return self.in_last_thread(rest),
             "fork" => return self.in_child(rest, None),
             "fork_as" => {
                 let (pid, rest) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -101,6 +106,22 @@ impl Actor {
         })
     }
 
+    /// `outlive COMMANDS`: in a thread, once the main thread has ended; the process ends with them.
+    fn in_last_thread(&mut self, lines: &str) -> io::Result<String> {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let failed = wait_main_ended()
+                    .and_then(|()| self.obey_all(lines))
+                    .is_err();
+                // SAFETY: ends the process without running what the main thread has registered.
+                unsafe { libc::_exit(failed.into()) }
+            });
+            // SAFETY: ends this thread and leaves its stack as it is.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+            unreachable!("the thread has ended")
+        })
+    }
+
     /// `fork COMMANDS`, or `fork_as PID COMMANDS`; answers with the pid of the child that has obeyed them.
     fn in_child(&mut self, lines: &str, wanted: Option<libc::pid_t>) -> io::Result<String> {
         let pid = match wanted {
@@ -142,6 +163,15 @@ impl Actor {
             .remove(name)
             .ok_or_else(|| io::Error::other(format!("no socket {name}")))
     }
+}
+
+/// The kernel tells nobody but the parent, and only when all threads have ended.
+fn wait_main_ended() -> io::Result<()> {
+    let stat = format!("/proc/self/task/{}/stat", std::process::id());
+    while !std::fs::read_to_string(&stat)?.contains(") Z ") {
+        thread::yield_now();
+    }
+    Ok(())
 }
 
 /// `hold`: a child with a lower number has all that this process has open, until this one ends.

@@ -102,6 +102,31 @@ fn grandchildren_are_followed() {
     trace.expect(&[row.with("pid", Value::Null)]);
 }
 
+/// A child that goes on without the thread that it began with; `commands` are what that does at last.
+fn followed_beyond_the_first_thread(commands: &str, comm: &str) {
+    let netns = Netns::enter_new();
+    let mut actor = Actor::start("parent");
+    let parent = pid(&actor).to_string();
+    let trace = Trace::view("tcpconnect", &netns, &["-p", &parent, "--follow"]);
+    let (at_client, pid) = session_by(&mut actor, &format!("fork comm child; {commands}"));
+    let child = Process {
+        pid: pid.parse().unwrap(),
+        comm: comm.into(),
+        uid: 0,
+    };
+    trace.expect(&[Row::connect(at_client).of(&child)]);
+}
+
+#[test]
+fn process_is_followed_when_its_main_thread_has_ended() {
+    followed_beyond_the_first_thread("outlive connect c ADDRESS", "child");
+}
+
+#[test]
+fn process_is_followed_when_another_thread_has_called_execve() {
+    followed_beyond_the_first_thread("thread other exec connect c ADDRESS", "actor");
+}
+
 #[test]
 fn only_children_born_during_the_trace_are_followed() {
     let netns = Netns::enter_new();
