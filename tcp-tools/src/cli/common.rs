@@ -11,7 +11,7 @@ use super::parse;
 use crate::{
     command::Waiting,
     enrich::{CgroupError, Hierarchy, find_container},
-    kernel::{Filter, Options, Tier},
+    kernel::{Filter, Options, Tier, pidns},
     output::Format,
     views::Needs,
 };
@@ -54,6 +54,11 @@ impl CommandArgs {
         if self.command.is_empty() {
             return Ok(None);
         }
+        anyhow::ensure!(
+            self.all || pidns::is_initial(),
+            "-- COMMAND cannot be told from others in this PID namespace: the kernel goes by the ids of the host's; use \
+             that (docker run --pid=host), or trace all processes (--all)"
+        );
         let waiting = Waiting::new(&self.command).context("cannot start the command")?;
         if !self.all {
             filter.pids.extend(waiting.pid());
@@ -127,6 +132,11 @@ impl FilterArgs {
                 && has_version(&self.remote, version)
         }) {
             return Err("--local, --remote and the IP version leave nothing to match".into());
+        }
+        if !self.pid.is_empty() && !pidns::is_initial() {
+            log::warn!(
+                "--pid takes ids of the host's PID namespace, as the views show them; this is another"
+            );
         }
         Ok(Filter {
             ip,

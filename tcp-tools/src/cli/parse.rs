@@ -12,7 +12,7 @@ use wildmatch::WildMatch;
 
 use crate::{
     event::{state_name, state_named},
-    kernel::{Tier, netns_exists, netns_inode},
+    kernel::{Tier, netns_exists, netns_inode, pidns},
 };
 
 /// `--hooks`: a tier, or the best.
@@ -28,11 +28,11 @@ pub(super) fn tier() -> impl TypedValueParser<Value = Hooks> {
         .map(|name| Hooks(Tier::from_str(&name, false).ok()))
 }
 
-/// A process that exists.
+/// A process that exists, as far as can be seen from this PID namespace.
 pub(super) fn pid(text: &str) -> Result<u32, String> {
     let pid = text.parse().ok().filter(|pid| *pid > 0);
     let pid: u32 = pid.ok_or_else(|| format!("{text:?} is no process id"))?;
-    if Path::new("/proc").join(pid.to_string()).exists() {
+    if !pidns::is_initial() || Path::new("/proc").join(pid.to_string()).exists() {
         Ok(pid)
     } else {
         Err(format!("there is no process {pid}"))

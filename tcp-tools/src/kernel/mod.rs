@@ -9,6 +9,7 @@ mod hooks;
 mod loss;
 mod object;
 mod offsets;
+pub mod pidns;
 pub mod privilege;
 mod ring;
 mod snapshot;

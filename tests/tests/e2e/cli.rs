@@ -33,6 +33,33 @@ fn refusal(output: &Output) -> String {
         .to_owned()
 }
 
+/// The tool in a PID namespace of its own, as in a container.
+fn in_other_pid_namespace(args: &[&str]) -> Output {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc"]);
+    command.arg(tool()).args(args).output().unwrap()
+}
+
+#[test]
+fn command_in_another_pid_namespace_is_refused_unless_all_are_traced() {
+    let refused = in_other_pid_namespace(&["tcpconnect", "--", "true"]);
+    assert!(refusal(&refused).contains("--pid=host"), "{refused:?}");
+    let all = in_other_pid_namespace(&["tcpconnect", "--all", "--", "sh", "-c", "exit 7"]);
+    assert_eq!(all.status.code(), Some(7), "{all:?}");
+}
+
+#[test]
+fn pids_are_those_of_the_host_in_another_pid_namespace() {
+    let me = std::process::id().to_string();
+    let found = in_other_pid_namespace(&["sockets", "--pid", &me]);
+    assert_eq!(found.status.code(), Some(0), "{found:?}");
+    let stderr = String::from_utf8(found.stderr).unwrap();
+    assert!(stderr.contains("the host's PID namespace"), "{stderr}");
+    let report = in_other_pid_namespace(&["doctor", "--json"]).stdout;
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["pid_namespace"]["initial"], false, "{report}");
+}
+
 #[test]
 fn wrong_options_exit_2_with_the_usage() {
     for args in [

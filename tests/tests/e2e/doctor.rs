@@ -66,7 +66,7 @@ fn every_point_has_a_mechanism_here() {
         report["kernel"].to_string().contains(release.trim()),
         "{report}"
     );
-    for part in ["kernel", "btf", "capabilities"] {
+    for part in ["kernel", "btf", "capabilities", "pid_namespace"] {
         assert!(report[part].is_object(), "{part}: {report}");
     }
     assert!(report.get("lockdown").is_some());
