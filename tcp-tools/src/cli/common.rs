@@ -11,7 +11,7 @@ use super::parse;
 use crate::{
     command::Waiting,
     enrich::{CgroupError, Hierarchy, find_container},
-    kernel::{Filter, Options, Tier, pidns},
+    kernel::{Filter, Options, Tier, namespace},
     output::Format,
     views::Needs,
 };
@@ -55,7 +55,7 @@ impl CommandArgs {
             return Ok(None);
         }
         anyhow::ensure!(
-            self.all || pidns::is_initial(),
+            self.all || namespace::has_host_pids(),
             "-- COMMAND cannot be told from others in this PID namespace: the kernel goes by the ids of the host's; use \
              that (docker run --pid=host), or trace all processes (--all)"
         );
@@ -133,7 +133,7 @@ impl FilterArgs {
         }) {
             return Err("--local, --remote and the IP version leave nothing to match".into());
         }
-        if !self.pid.is_empty() && !pidns::is_initial() {
+        if !self.pid.is_empty() && !namespace::has_host_pids() {
             log::warn!(
                 "--pid takes ids of the host's PID namespace, as the views show them; this is another"
             );

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{FAILED, OK, common::KernelArgs};
 use crate::enrich::Hierarchy;
-use crate::kernel::{Attached, Error, Filter, Kernel, Point, Tier, pidns, privilege};
+use crate::kernel::{Attached, Error, Filter, Kernel, Point, Tier, namespace, privilege};
 use crate::views::Needs;
 
 /// Options of its own.
@@ -27,7 +27,7 @@ struct Findings {
     btf: String,
     missing_capabilities: Vec<&'static str>,
     lockdown: String,
-    initial_pid_namespace: bool,
+    has_host_pids: bool,
     cgroup2: Result<Hierarchy, String>,
     missing_fields: Vec<(String, &'static str)>,
     points: Vec<Attached>,
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
         ),
         missing_capabilities: privilege::missing(),
         lockdown: first_line("/sys/kernel/security/lockdown"),
-        initial_pid_namespace: pidns::is_initial(),
+        has_host_pids: namespace::has_host_pids(),
         cgroup2: Hierarchy::find().map_err(|error| error.to_string()),
         missing_fields: Vec::new(),
         points: Vec::new(),
@@ -100,7 +100,7 @@ impl Findings {
             "btf": {"source": self.btf},
             "capabilities": {"missing": self.missing_capabilities},
             "lockdown": self.lockdown,
-            "pid_namespace": {"initial": self.initial_pid_namespace},
+            "pid_namespace": {"initial": self.has_host_pids},
             "cgroup2": self.cgroup2.is_ok(),
             "missing_fields": missing_fields,
             "points": points,
@@ -119,7 +119,7 @@ impl Findings {
         checks.add_row(["btf", &self.btf]);
         checks.add_row(["capabilities", &capabilities]);
         checks.add_row(["lockdown", &self.lockdown]);
-        let pid_namespace = if self.initial_pid_namespace {
+        let pid_namespace = if self.has_host_pids {
             "the initial one"
         } else {
             "not the initial one: ids are those of that; what processes outside hold is not seen"

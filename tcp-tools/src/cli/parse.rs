@@ -12,7 +12,7 @@ use wildmatch::WildMatch;
 
 use crate::{
     event::{state_name, state_named},
-    kernel::{Tier, netns_exists, netns_inode, pidns},
+    kernel::{Tier, namespace, netns_exists, netns_inode},
 };
 
 /// `--hooks`: a tier, or the best.
@@ -32,7 +32,7 @@ pub(super) fn tier() -> impl TypedValueParser<Value = Hooks> {
 pub(super) fn pid(text: &str) -> Result<u32, String> {
     let pid = text.parse().ok().filter(|pid| *pid > 0);
     let pid: u32 = pid.ok_or_else(|| format!("{text:?} is no process id"))?;
-    if !pidns::is_initial() || Path::new("/proc").join(pid.to_string()).exists() {
+    if !namespace::has_host_pids() || Path::new("/proc").join(pid.to_string()).exists() {
         Ok(pid)
     } else {
         Err(format!("there is no process {pid}"))

@@ -10,7 +10,8 @@ use super::{Point, Tier, btf::BtfError};
 pub enum Error {
     /// Capabilities are missing.
     #[error(
-        "tracing needs {} (or CAP_SYS_ADMIN), which this process lacks: run it as root, with sudo",
+        "tracing needs {} (or CAP_SYS_ADMIN), which this process lacks: run it as root, with sudo; \
+         root of a user namespace (a rootless container) is not enough",
         .0.join(" and ")
     )]
     Privilege(Vec<&'static str>),

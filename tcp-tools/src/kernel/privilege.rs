@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use super::namespace;
+
 const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
@@ -10,7 +12,10 @@ const CAP_BPF: u32 = 39;
 /// Capabilities that tracing needs and this process lacks (include/uapi/linux/capability.h).
 #[must_use]
 pub fn missing() -> Vec<&'static str> {
-    let effective = effective().unwrap_or(u64::MAX);
+    let effective = match namespace::has_host_capabilities() {
+        true => effective().unwrap_or(u64::MAX),
+        false => 0,
+    };
     let has = |capability: u32| effective >> capability & 1 != 0;
     if has(CAP_SYS_ADMIN) {
         return Vec::new();

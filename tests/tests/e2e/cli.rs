@@ -131,6 +131,18 @@ fn without_privilege_one_sentence_names_the_capability() {
 }
 
 #[test]
+fn root_of_a_user_namespace_lacks_capabilities() {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user"]).arg(tool());
+    let output = run(command.arg("tcplife"));
+    let message = refusal(&output);
+    assert!(
+        message.contains("CAP_BPF") && message.contains("user namespace"),
+        "{message}"
+    );
+}
+
+#[test]
 fn root_without_a_capability_is_told_which() {
     for (missing, name) in [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")] {
         let mut command = tcplife(&[]);
