@@ -46,8 +46,10 @@ fn accept_kprobe(ctx: ProbeContext) -> u32 {
 }
 
 /// `struct sock *inet_csk_accept(..)`, net/ipv4/inet_connection_sock.c, for kernels without
-/// CONFIG_SECURITY_NETWORK. Its arguments changed in v6.10; the return value did not. There is no such
-/// kretprobe: it would lose all calls beyond its few instances without a word.
+/// CONFIG_SECURITY_NETWORK. Its arguments changed in v6.10; the return value did not. The calls that are blocked
+/// in it when another tracer comes to that function or goes lose all their fexit programs
+/// (`bpf_tramp_image_put()`, kernel/bpf/trampoline.c, 6.1). There is no such kretprobe: it would lose all calls
+/// beyond its few instances without a word.
 #[fexit(function = "inet_csk_accept")]
 fn accept_fexit(ctx: FExitContext) -> i32 {
     if let Ok(sock) = ctx.ret::<u64>() {

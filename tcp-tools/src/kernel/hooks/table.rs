@@ -159,13 +159,14 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
         Point::Accept,
         &[
             fentry(Fentry, "accept_fentry", &["security_sock_graft"]),
-            fentry(Fexit, "accept_fexit", &["inet_csk_accept"]),
             kprobe(Kprobe, "accept_kprobe", &["security_sock_graft"]),
             tracepoint(
                 Tracepoint,
                 "accept_tp",
                 &["syscalls/sys_exit_accept4", "syscalls/sys_exit_accept"],
             ),
+            // Last: it may miss calls and not know, see there.
+            fentry(Fexit, "accept_fexit", &["inet_csk_accept"]),
         ],
     ),
     (
