@@ -5,10 +5,7 @@
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
-use aya_ebpf::helpers::{
-    bpf_ktime_get_ns,
-    generated::{bpf_seq_write, bpf_sock_from_file},
-};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_seq_write};
 use tcp_ebpf::{
     config::event::{ATTEMPT, RETRANSMIT, SESSION},
     offsets,
@@ -106,15 +103,9 @@ fn seed_owners(ctx: *const TaskFileContext) -> i32 {
     if task.is_null() || file.is_null() {
         return 0;
     }
-    // SAFETY: `file` is a valid `struct file *`.
-    let socket = unsafe { bpf_sock_from_file(file.cast()) };
-    if socket.is_null() {
+    let Some(sock) = Sock::of_file(file as u64) else {
         return 0;
-    }
-    let sock = Sock::new(mem::read(socket as u64, offsets::socket_sk));
-    if sock.key() == 0 {
-        return 0;
-    }
+    };
     // In a network namespace that could not be entered.
     if maps::conn(sock).is_none() && in_session(sock) {
         seed(sock);

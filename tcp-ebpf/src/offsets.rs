@@ -182,7 +182,9 @@ fields! {
     files: u64 = "task_struct", "files", FD_WALK;
     fdt: u64 = "files_struct", "fdt", FD_WALK;
     fd: u64 = "fdtable", "fd", FD_WALK;
-    private_data: u64 = "file", "private_data", FD_WALK;
+    private_data: u64 = "file", "private_data", Required;
+    f_inode: u64 = "file", "f_inode", Required;
+    i_mode: u16 = "inode", "i_mode", Required;
     socket_sk: u64 = "socket", "sk", Required;
     socket_inode: u64 = "socket_alloc", "vfs_inode.i_ino", Required;
 }

@@ -39,6 +39,21 @@ impl Sock {
         (sk != 0).then_some(Self(sk))
     }
 
+    /// The `struct sock *` behind a `struct file *`: what `bpf_sock_from_file()` finds, which Linux has from 5.11 on.
+    /// A file whose inode is a socket's can only be one that `sock_alloc_file()` has made (net/socket.c, 5.10).
+    #[inline(always)]
+    pub(crate) fn of_file(file: u64) -> Option<Self> {
+        // include/uapi/linux/stat.h
+        const S_IFMT: u16 = 0o170_000;
+        const S_IFSOCK: u16 = 0o140_000;
+        let mode = mem::read(mem::read(file, offsets::f_inode), offsets::i_mode);
+        if mode & S_IFMT != S_IFSOCK {
+            return None;
+        }
+        let sk = mem::read(mem::read(file, offsets::private_data), offsets::socket_sk);
+        (sk != 0).then_some(Self(sk))
+    }
+
     /// Its address: what it is known by while it is open.
     #[inline(always)]
     pub(crate) fn key(self) -> u64 {

@@ -5,7 +5,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_sock_from_file};
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use tcp_ebpf::{
     config::event::LISTENERS,
     offsets,
@@ -137,13 +137,10 @@ fn list_holders(ctx: *const TaskFileContext) -> i32 {
     if task.is_null() || file.is_null() {
         return 0;
     }
-    // SAFETY: `file` is a valid `struct file *`.
-    let socket = unsafe { bpf_sock_from_file(file.cast()) } as u64;
-    if socket == 0 {
+    let Some(sock) = Sock::of_file(file as u64) else {
         return 0;
-    }
-    let sock = Sock::new(mem::read(socket, offsets::socket_sk));
-    if sock.key() == 0 || !is_tcp_or_mptcp(sock) {
+    };
+    if !is_tcp_or_mptcp(sock) {
         return 0;
     }
     let task = task as u64;
@@ -153,7 +150,7 @@ fn list_holders(ctx: *const TaskFileContext) -> i32 {
         wanted: claim.wanted,
         pad: 0,
         fd: load!(ctx, fd),
-        inode: mem::read(socket, offsets::socket_inode),
+        inode: sock.inode(),
         started_ns: mem::read(mem::read(task, offsets::group_leader), offsets::start_time),
         process: claim.owner,
     });
