@@ -333,9 +333,17 @@ impl Ended {
 
     /// The rows of the test's namespace.
     pub fn rows(&self) -> Vec<Value> {
+        self.each_row().collect()
+    }
+
+    /// How many these are, also where there are more than memory holds.
+    pub fn row_count(&self) -> usize {
+        self.each_row().count()
+    }
+
+    fn each_row(&self) -> impl Iterator<Item = Value> {
         let rows = self.lines.iter().map(|line| check_line(line));
         rows.filter(|row| row["event"] == self.view && row["netns"] == self.netns)
-            .collect()
     }
 
     /// The lines of another event than the view's rows.
