@@ -237,16 +237,9 @@ fn fallback_misses_none_of_many_blocked_calls_or_says_so() {
     Pair::through(&listener);
     trace.wait_for_row("comm", &this_process().comm);
     let ended = trace.interrupt();
-    let missed = ended
-        .lost()
-        .map_or(0, |lost| lost["missed"].as_i64().unwrap());
-    let rows = ended.rows().len();
-    assert_eq!(
-        rows as i64 + missed,
-        i64::from(PROCESSES) + 1,
-        "{}",
-        ended.stderr
-    );
+    let missing = PROCESSES as usize + 1 - ended.rows().len();
+    // What others' tests miss is told as well.
+    assert!(missing <= ended.missed(), "{missing}: {}", ended.stderr);
 }
 
 #[test]
