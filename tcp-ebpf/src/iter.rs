@@ -123,7 +123,7 @@ fn seed_owners(ctx: *const TaskFileContext) -> i32 {
         }
         conn.last_holder = holder;
         conn.holders += 1;
-        let since = mem::read(mem::read(task, offsets::group_leader), offsets::start_time);
+        let since = process::started_ns(task);
         let is_older = conn.claim.by == owner::FD && since < conn.held_since;
         if conn.claim.by == owner::NONE || is_older {
             conn.claim = process::of_task(task, owner::FD);

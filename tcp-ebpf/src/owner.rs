@@ -55,6 +55,12 @@ pub(crate) fn of_task(task: u64, by: u8) -> Claim {
     claim(owner, by, || task)
 }
 
+/// When the process began that a `struct task_struct *` is a thread of: CLOCK_MONOTONIC, ns.
+#[inline(always)]
+pub(crate) fn started_ns(task: u64) -> u64 {
+    mem::read(mem::read(task, offsets::group_leader), offsets::start_time)
+}
+
 #[inline(always)]
 fn claim(owner: Owner, by: u8, task: impl Fn() -> u64) -> Claim {
     let wanted = (config!(by_pid) == 0 || maps::is_traced_pid(owner.pid))

@@ -151,7 +151,7 @@ fn list_holders(ctx: *const TaskFileContext) -> i32 {
         pad: 0,
         fd: load!(ctx, fd),
         inode: sock.inode(),
-        started_ns: mem::read(mem::read(task, offsets::group_leader), offsets::start_time),
+        started_ns: process::started_ns(task),
         process: claim.owner,
     });
     write(load!(ctx, meta), &record);
