@@ -201,9 +201,7 @@ impl Trace {
 
     /// How many rows of the test's namespace have been waited for.
     pub fn rows_so_far(&self) -> usize {
-        let rows = self.lines.iter().map(|line| check_line(line));
-        rows.filter(|row| row["event"] == self.view && row["netns"] == self.netns)
-            .count()
+        rows_among(&self.lines, self.view, self.netns).count()
     }
 
     /// Waits until a row of the test's namespace has come with this value of a field.
@@ -333,17 +331,12 @@ impl Ended {
 
     /// The rows of the test's namespace.
     pub fn rows(&self) -> Vec<Value> {
-        self.each_row().collect()
+        rows_among(&self.lines, self.view, self.netns).collect()
     }
 
     /// How many these are, also where there are more than memory holds.
     pub fn row_count(&self) -> usize {
-        self.each_row().count()
-    }
-
-    fn each_row(&self) -> impl Iterator<Item = Value> {
-        let rows = self.lines.iter().map(|line| check_line(line));
-        rows.filter(|row| row["event"] == self.view && row["netns"] == self.netns)
+        rows_among(&self.lines, self.view, self.netns).count()
     }
 
     /// The lines of another event than the view's rows.
@@ -357,6 +350,12 @@ impl Ended {
         let mut lines = self.lines.iter().rev().map(|line| check_line(line));
         lines.find(|line| line["event"] == "lost")
     }
+}
+
+/// The rows of `view` that are of this network namespace.
+fn rows_among(lines: &[String], view: &str, netns: u64) -> impl Iterator<Item = Value> {
+    let rows = lines.iter().map(|line| check_line(line));
+    rows.filter(move |row| row["event"] == view && row["netns"] == netns)
 }
 
 /// Whether it says that events were missed, and nothing else lost.
