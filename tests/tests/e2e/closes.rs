@@ -172,8 +172,12 @@ fn reset_because_the_peer_had_closed_already() {
     let mut trace = Trace::json(&netns, &[]);
     let Pair { client, server } = Pair::open(V4);
     let at_client = Ends::of(&client).unwrap();
-    drop(client);
+    // In this order, as the FIN's acknowledgement must not come while close() holds the socket: then the kernel keeps
+    // the session for another minute (tcp_rcv_state_process() in FIN_WAIT1, net/ipv4/tcp_input.c, v6.12).
+    client.shutdown(Shutdown::Write).unwrap();
     sock::drain(&server).unwrap();
+    sock::wait_acked(&client).unwrap();
+    drop(client);
     trace.wait_rows(1);
     sock::send(&server, 100).unwrap();
     // The bytes were never acknowledged, and it was the client who ended the session.
