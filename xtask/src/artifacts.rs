@@ -17,7 +17,7 @@ pub(crate) enum Profile {
     /// To be fast.
     Release,
     /// For an emulated machine: there, what is not optimised takes more time to run than it saves
-    /// to build. Line tables are enough for back traces, and keep the initramfs small.
+    /// to build.
     Guest,
 }
 
@@ -32,7 +32,6 @@ impl Profile {
                 "--config=profile.guest.opt-level=1",
                 // Started hundreds of times.
                 "--config=profile.guest.package.tcp-tools.opt-level=3",
-                "--config=profile.guest.debug='line-tables-only'",
             ],
         }
     }
