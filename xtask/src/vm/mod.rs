@@ -80,8 +80,8 @@ impl Tier {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     boot(options, |modules| {
         Ok(Contents {
-            tcp_tools: artifacts::tcp_tools(Profile::Guest)?,
-            end_to_end: artifacts::end_to_end(Profile::Guest)?,
+            tcp_tools: artifacts::tcp_tools(Profile::Dev)?,
+            end_to_end: artifacts::end_to_end(Profile::Dev)?,
             others: Vec::new(),
             modules,
             script: script(options),
@@ -172,6 +172,7 @@ const KERNELLESS: &[&str] = &[
     "harness::",
     "output::",
     "schema::",
+    "soak::",
     "tcptop_terminal::",
     "untrusted::",
     "usage::",
@@ -182,7 +183,6 @@ const TIERLESS: &[&str] = &[
     "accept::ten_thousand",
     "faults::",
     "filters::",
-    "soak::",
     "sockets::",
     "sockets_owners::",
     "tcptop::",
