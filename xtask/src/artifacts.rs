@@ -16,6 +16,9 @@ pub(crate) enum Profile {
     Dev,
     /// To be fast.
     Release,
+    /// For an emulated machine: there, what is not optimised takes more time to run than it saves
+    /// to build.
+    Guest,
 }
 
 impl Profile {
@@ -23,6 +26,13 @@ impl Profile {
         match self {
             Self::Dev => &["--profile=dev"],
             Self::Release => &["--profile=release"],
+            Self::Guest => &[
+                "--profile=guest",
+                "--config=profile.guest.inherits='dev'",
+                "--config=profile.guest.opt-level=1",
+                // Started hundreds of times.
+                "--config=profile.guest.package.tcp-tools.opt-level=3",
+            ],
         }
     }
 }

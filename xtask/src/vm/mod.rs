@@ -80,8 +80,8 @@ impl Tier {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     boot(options, |modules| {
         Ok(Contents {
-            tcp_tools: artifacts::tcp_tools(Profile::Dev)?,
-            end_to_end: artifacts::end_to_end(Profile::Dev)?,
+            tcp_tools: artifacts::tcp_tools(Profile::Guest)?,
+            end_to_end: artifacts::end_to_end(Profile::Guest)?,
             others: Vec::new(),
             modules,
             script: script(options),
