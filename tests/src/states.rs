@@ -10,7 +10,7 @@ use socket2::Socket;
 use crate::PATIENCE;
 use crate::pair::Pair;
 use crate::proc_net;
-use crate::sock::{self, DUAL, V4, V6};
+use crate::sock::{self, DUAL, Ends, V4, V6};
 
 /// Bytes in the queues of [`Every::new`], all different.
 const UNREAD: usize = 1234;
@@ -102,11 +102,19 @@ fn closed_window(pair: &Pair) {
     let client = &pair.client;
     client.set_nonblocking(true).unwrap();
     while client.send(&[b'x'; 4096]).is_ok() {}
-    let port = sock::local(client).unwrap().port();
+    // Sockets to different peers may have the same port.
+    let Ends { local, remote } = Ends::of(client).unwrap();
     wait_until("the window to close", || {
         let lines = proc_net::sockets();
-        let line = lines.iter().find(|it| it.entry.lport == port);
-        line.is_some_and(|it| it.timer == Some("persist"))
+        let line = lines
+            .iter()
+            .map(|it| (&it.entry, it.timer))
+            .find(|(it, _)| {
+                (it.laddr, it.lport) == (local.ip().to_canonical(), local.port())
+                    && (it.raddr, it.rport)
+                        == (Some(remote.ip().to_canonical()), Some(remote.port()))
+            });
+        line.is_some_and(|(_, timer)| timer == Some("persist"))
     });
 }
 
