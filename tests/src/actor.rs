@@ -121,6 +121,14 @@ impl Actor {
         self.ask(&format!("take {name} {pid} {fd}"));
     }
 
+    /// Has it give `heir` its socket `name`, under the name `as_name`. A socket that an actor has made is held by
+    /// those that it was given to, and no other. One of this process is held for a moment by whatever another
+    /// test starts, between fork and exec.
+    pub fn share(&mut self, name: &str, heir: &mut Self, as_name: &str) {
+        let fd = self.ask(&format!("fd {name}"));
+        heir.ask(&format!("take {as_name} {} {fd}", self.child.id()));
+    }
+
     /// Has it accept from `listener` under `name`.
     pub fn accept(&mut self, listener: &str, name: &str) -> Ends {
         ends(&self.ask(&format!("accept {listener} {name}")))
@@ -138,12 +146,19 @@ impl Actor {
         ]
     }
 
-    /// Has it open and close a session with itself, as the client sees it.
-    pub(crate) fn talk(&mut self) -> Ends {
+    /// Has it open a session with itself, between `c` and `s`, as the client sees it.
+    pub fn open(&mut self) -> Ends {
         let address = self.listen("l", V4);
         let at_client = self.connect("c", address);
         self.accept("l", "s");
-        for command in ["close c", "drain s", "close s", "close l"] {
+        self.ask("close l");
+        at_client
+    }
+
+    /// Has it open and close a session with itself, as the client sees it.
+    pub(crate) fn talk(&mut self) -> Ends {
+        let at_client = self.open();
+        for command in ["close c", "drain s", "close s"] {
             self.ask(command);
         }
         at_client

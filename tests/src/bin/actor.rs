@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::str::FromStr;
@@ -69,6 +70,7 @@ impl Actor {
                 self.sockets.insert((*name).into(), socket);
                 Ok(String::new())
             }
+            ("fd", [name]) => Ok(self.get(name)?.as_raw_fd().to_string()),
             ("take", [name, pid, fd]) => {
                 let socket = sock::take(parse(pid)?, parse(fd)?)?;
                 self.sockets.insert((*name).into(), socket);

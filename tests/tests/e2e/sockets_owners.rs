@@ -64,33 +64,33 @@ fn owner_is_the_process_that_holds_the_socket() {
 #[test]
 fn several_holders_are_counted_and_the_oldest_is_shown() {
     let netns = Netns::enter_new();
-    let pair = Pair::open(V4);
+    let mut maker = Actor::start("maker");
+    let at_client = maker.open();
     let mut actors = ["first", "second", "third"].map(Actor::start);
     for actor in &mut actors {
-        actor.give("s", &pair.server);
+        maker.share("s", actor, "s");
         // Two descriptors of one process are one holder.
-        actor.give("again", &pair.server);
+        maker.share("s", actor, "again");
     }
     let rows = lines(&netns, &[]);
-    let row = row_of(&rows, &pair.server);
-    assert_eq!(row["pid"], std::process::id(), "{row}");
+    let row = row_of_ends(&rows, at_client.swapped()).unwrap();
+    assert_eq!(row["pid"], maker.process().pid, "{row}");
     assert_eq!(row["others"], 3, "{row}");
-    assert_eq!(row_of(&rows, &pair.client)["others"], 0);
+    assert_eq!(row_of_ends(&rows, at_client).unwrap()["others"], 0);
     // A filter by process is for any holder, and then that is shown.
     let second = actors[1].process().pid;
     let rows = lines(&netns, &["-p", &second.to_string()]);
     assert_eq!(rows.len(), 1);
-    let row = row_of(&rows, &pair.server);
+    let row = row_of_ends(&rows, at_client.swapped()).unwrap();
     assert_eq!(
         (&row["pid"], &row["comm"]),
         (&second.into(), &"second".into())
     );
     assert_eq!(row["others"], 3, "{row}");
     // The one that made it goes.
-    let client = Ends::of(&pair.client).unwrap();
-    drop(pair.server);
+    maker.ask("close s");
     let rows = lines(&netns, &[]);
-    let row = row_of_ends(&rows, client.swapped()).unwrap();
+    let row = row_of_ends(&rows, at_client.swapped()).unwrap();
     assert_eq!(row["pid"], actors[0].process().pid, "{row}");
     assert_eq!(row["others"], 2, "{row}");
 }

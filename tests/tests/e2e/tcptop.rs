@@ -328,11 +328,14 @@ fn filters_keep_sockets_out_of_rows_and_totals() {
 #[test]
 fn holders_of_older_sockets_are_counted() {
     let netns = Netns::enter_new();
-    let pair = Pair::open(V4);
-    let mut actor = Actor::start("heir");
-    actor.give("c", &pair.client);
+    let mut maker = Actor::start("maker");
+    maker.open();
+    let mut heir = Actor::start("heir");
+    maker.share("c", &mut heir, "c");
     let trace = trace(&netns, &[ENDLESS]);
-    pair.exchange(3, 0);
+    for command in ["send c 3", "recv s 3", "acked c"] {
+        maker.ask(command);
+    }
     let younger = Pair::open(V4);
     younger.exchange(5, 0);
     let ended = trace.interrupt();
