@@ -45,9 +45,10 @@ impl Trace {
         Self::text(view, netns, &[&["--json"], args].concat())
     }
 
-    /// `VIEW --json` with `args`, on all namespaces, as [`Trace::json`] is.
+    /// `VIEW --json` with `args`, on all namespaces, as [`Trace::json`] is. The ring has room for what tests
+    /// that flood theirs do meanwhile.
     pub fn everywhere(view: &'static str, netns: &Netns, args: &[&str]) -> Self {
-        let args = [&["--json"], args].concat();
+        let args = [&["--json", "--buffer-size", "4M"], args].concat();
         Self::spawn(view, netns, &args, |_| {}, usize::MAX)
     }
 

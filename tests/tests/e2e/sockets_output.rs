@@ -143,12 +143,7 @@ fn bounds_end_it() {
 fn summaries_follow_one_another() {
     let netns = Netns::enter_new();
     let listener = sock::listen(V4, 1).unwrap();
-    let inode = netns.inode.to_string();
-    let mut trace = Trace::everywhere(
-        "sockets",
-        &netns,
-        &["-s", "--interval", "10ms", "--netns", &inode],
-    );
+    let mut trace = Trace::view("sockets", &netns, &["-s", "--interval", "10ms"]);
     trace.wait_lines(4);
     let _pair = Pair::through(&listener);
     let end = trace.interrupt();
