@@ -27,9 +27,11 @@ const SILENCE: Duration = Duration::from_secs(180);
 const FAREWELL: Duration = Duration::from_secs(20);
 
 /// Only emergencies reach the console, but anything that breaks the kernel becomes one. The
-/// watchdog is slow because an emulated CPU of a busy host stands still for seconds.
+/// watchdog is slow because an emulated CPU of a busy host stands still for seconds. Every start and end
+/// of a tool waits for RCU, with everything else idle unless that is expedited.
 const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=1 mitigations=off random.trust_cpu=on \
-    panic=-1 oops=panic softlockup_panic=1 watchdog_thresh=60 sysctl.kernel.hung_task_panic=1";
+    panic=-1 oops=panic softlockup_panic=1 watchdog_thresh=60 sysctl.kernel.hung_task_panic=1 \
+    rcupdate.rcu_expedited=1";
 
 /// A machine to boot once.
 pub(crate) struct Machine {
