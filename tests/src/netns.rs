@@ -9,7 +9,7 @@ use std::thread;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::sock::Ends;
+use crate::sock::{Ends, allow_descriptors};
 
 /// The port that the kernel gives to every client after [`one_client_port`].
 const CLIENT_PORT: u16 = 40_000;
@@ -27,6 +27,7 @@ impl Netns {
     /// Puts the calling thread into a new namespace. Threads and processes that it starts from
     /// now on are born there.
     pub fn enter_new() -> Self {
+        allow_descriptors().unwrap();
         // SAFETY: changes the calling thread's namespace; no memory is involved.
         let done = unsafe { libc::unshare(libc::CLONE_NEWNET) };
         assert!(done == 0, "unshare: {}", io::Error::last_os_error());

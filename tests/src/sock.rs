@@ -192,17 +192,30 @@ pub fn send_spliced(socket: &Socket, count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets this process have `count` descriptors.
-pub fn allow_descriptors(count: u64) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: count,
-        rlim_max: count,
+/// Lets this process have as many descriptors as all tests that run at once take, or as many as it may. By default it
+/// is a thousand.
+pub(crate) fn allow_descriptors() -> io::Result<()> {
+    const ENOUGH: libc::rlim_t = 1 << 16;
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
-    // SAFETY: reads one rlimit.
-    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    // SAFETY: writes a valid rlimit.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    // More than the hard limit takes CAP_SYS_RESOURCE, which not every root has.
+    for count in [ENOUGH.max(limit.rlim_max), limit.rlim_max] {
+        let limit = libc::rlimit {
+            rlim_cur: count,
+            rlim_max: count,
+        };
+        // SAFETY: reads a valid rlimit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0 {
+            return Ok(());
+        }
+    }
+    Err(io::Error::last_os_error())
 }
 
 /// Receives exactly `count` bytes and has them acknowledged at once.

@@ -170,28 +170,12 @@ fn full_disk_is_a_clear_error() {
     objects.wait_gone();
 }
 
-/// As many sockets at once as this process may have; by default it is a thousand.
-fn allow_descriptors() {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: writes to a valid rlimit, and reads it.
-    let done = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
-        limit.rlim_cur = limit.rlim_max;
-        libc::setrlimit(libc::RLIMIT_NOFILE, &limit)
-    };
-    assert!(done == 0, "setrlimit: {}", io::Error::last_os_error());
-}
-
 /// A thousandth of a million sockets, and half as many again.
 #[test]
 fn sockets_beyond_the_bound_are_reported_and_told() {
     const BOUND: usize = 1000;
     const SESSIONS: usize = BOUND * 3 / 4;
     const MOST_KB: u64 = 32 << 10;
-    allow_descriptors();
     let netns = Netns::enter_new();
     let bound = BOUND.to_string();
     let mut trace = Trace::only(&netns, &["--json", "--max-sockets", &bound]);

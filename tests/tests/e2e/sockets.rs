@@ -131,12 +131,6 @@ fn sockets_in_every_state_are_those_of_ss() {
 
 /// Connections from this process to itself, the ends of servers in the queue of the listener.
 fn many(count: usize) -> Vec<Socket> {
-    let limit = libc::rlimit {
-        rlim_cur: 16_384,
-        rlim_max: 16_384,
-    };
-    // SAFETY: reads a valid structure. Where it is refused, the limit may do.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
     std::fs::write("/proc/sys/net/core/somaxconn", "65535").unwrap();
     set_ipv4("tcp_max_syn_backlog", "65535");
     let listener = sock::listen(V4, 65_535).unwrap();

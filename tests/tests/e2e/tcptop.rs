@@ -211,7 +211,6 @@ fn sums_by_whatever_it_is_add_up() {
 fn the_busy_one_is_first_among_many_idle_ones() {
     const IDLE: usize = 5000;
     let netns = Netns::enter_new();
-    sock::allow_descriptors(3 * IDLE as u64).unwrap();
     let listener = sock::listen(V4, 16).unwrap();
     let idle: Vec<Pair> = (0..IDLE).map(|_| Pair::through(&listener)).collect();
     let busy = Pair::through(&listener);
