@@ -117,8 +117,7 @@ impl Actor {
 
     /// Gives it a socket of this process under `name`.
     pub fn give(&mut self, name: &str, socket: &Socket) {
-        let (pid, fd) = (std::process::id(), socket.as_raw_fd());
-        self.ask(&format!("take {name} {pid} {fd}"));
+        self.take(name, std::process::id(), &socket.as_raw_fd().to_string());
     }
 
     /// Has it give `heir` its socket `name`, under the name `as_name`. A socket that an actor has made is held by
@@ -126,7 +125,11 @@ impl Actor {
     /// test starts, between fork and exec.
     pub fn share(&mut self, name: &str, heir: &mut Self, as_name: &str) {
         let fd = self.ask(&format!("fd {name}"));
-        heir.ask(&format!("take {as_name} {} {fd}", self.child.id()));
+        heir.take(as_name, self.child.id(), &fd);
+    }
+
+    fn take(&mut self, name: &str, pid: u32, fd: &str) {
+        self.ask(&format!("take {name} {pid} {fd}"));
     }
 
     /// Has it accept from `listener` under `name`.
