@@ -85,9 +85,11 @@ impl Objects {
         programs_with(&self.programs).collect()
     }
 
-    /// Entries of its hash map of this name.
+    /// Entries of its hash map of this name that were there at one moment, however many came and went meanwhile.
     pub fn entries(&self, map: &str) -> usize {
-        self.map(map).keys().len()
+        let map = self.map(map);
+        let (before, after) = (map.keys(), map.keys());
+        before.intersection(&after).count()
     }
 
     /// Its hash map of this name, whose keys have eight bytes.
@@ -143,7 +145,7 @@ pub struct HashMap {
 }
 
 impl HashMap {
-    /// Each of them once.
+    /// Each that was there at some time of the scan. Where entries come and go that can be more than fit at once.
     pub fn keys(&self) -> BTreeSet<u64> {
         const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
         let (mut key, mut next) = (None, 0_u64);
