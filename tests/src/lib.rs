@@ -7,6 +7,7 @@
 //! | `TCP_TOOLS_TEST_BIN_DIR` | directory of the `actor` binary; the same default |
 //! | `TCP_TOOLS_HOOKS` | hook tier that every trace is forced to |
 //! | `TCP_TOOLS_REQUIRE` | `1`: a test that would skip fails |
+//! | `TCP_TOOLS_SEED` | seed of the random traffic of `differential`, which prints the seed of each run |
 
 #![expect(
     clippy::unwrap_used,
@@ -26,6 +27,7 @@ pub mod bpf;
 pub mod capability;
 pub mod cgroup;
 pub mod icmp;
+pub mod ktrace;
 pub mod netns;
 pub mod pair;
 pub mod proc_net;
@@ -36,6 +38,7 @@ pub mod sock;
 pub mod states;
 pub mod terminal;
 pub mod trace;
+pub mod traffic;
 pub mod uring;
 pub mod views;
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
@@ -35,6 +35,36 @@ impl Netns {
         let file = File::open("/proc/thread-self/ns/net").unwrap();
         let inode = file.metadata().unwrap().ino();
         Self { inode, _file: file }
+    }
+
+    /// Addresses that no other namespace has, made of the number of this one: IPv4, which all of 127.0.0.0/8 is local for,
+    /// and IPv6, once [`Netns::add_addresses`] has added it.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        let [_, b, c, d] = (self.inode as u32).to_be_bytes();
+        let [high, low] = [self.inode >> 16, self.inode].map(|word| word as u16);
+        [
+            Ipv4Addr::new(127, b, c, d).into(),
+            Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, high, low).into(),
+        ]
+    }
+
+    /// Gives the loopback device of the calling thread's namespace, which must be this, its [addresses](Self::addresses).
+    pub fn add_addresses(&self) {
+        let [_, IpAddr::V6(address)] = self.addresses() else {
+            unreachable!("IPv6 comes second");
+        };
+        let request = libc::in6_ifreq {
+            ifr6_addr: libc::in6_addr {
+                s6_addr: address.octets(),
+            },
+            ifr6_prefixlen: 128,
+            // The first device of each namespace.
+            ifr6_ifindex: 1,
+        };
+        let socket = Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
+        // SAFETY: SIOCSIFADDR of an IPv6 socket reads an in6_ifreq that outlives the call.
+        let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as _, &request) };
+        assert!(done == 0, "{address}: {}", io::Error::last_os_error());
     }
 
     /// Runs `body` in a new namespace and leaves the calling thread where it is.

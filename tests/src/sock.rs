@@ -18,6 +18,9 @@ pub const V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALH
 /// Every address of both families, any port.
 pub const DUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
+/// Between two looks at something that there is no event for, by a test with many threads.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// The two ends of a session as one socket sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
@@ -329,12 +332,17 @@ fn option_words<const N: usize>(
 
 /// Waits until a deaf socket has missed something that was sent to it, and has it hear again.
 pub fn hear_after_loss(socket: &Socket) -> io::Result<()> {
+    hear_after_losses(socket, 1)
+}
+
+/// The same, when it has missed so many segments. There is no event for this.
+pub fn hear_after_losses(socket: &Socket, count: u32) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while drops(socket)? == 0 {
+    while drops(socket)? < count {
         if Instant::now() > deadline {
-            return Err(io::Error::other("nothing was lost"));
+            return Err(io::Error::other(format!("fewer than {count} were lost")));
         }
-        thread::yield_now();
+        thread::sleep(LOOK);
     }
     socket.detach_filter()
 }

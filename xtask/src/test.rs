@@ -27,8 +27,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for test in artifacts::end_to_end(Profile::Dev)?.tests {
         let mut variables = vec![("TCP_TOOLS_BIN", tool.as_os_str())];
         // What the harness understands besides; sudo would drop it.
-        let asked = ["TCP_TOOLS_REQUIRE", "TCP_TOOLS_HOOKS", "RUST_BACKTRACE"]
-            .map(|name| (name, std::env::var_os(name)));
+        let asked = [
+            "TCP_TOOLS_REQUIRE",
+            "TCP_TOOLS_HOOKS",
+            "TCP_TOOLS_SEED",
+            "RUST_BACKTRACE",
+        ]
+        .map(|name| (name, std::env::var_os(name)));
         variables.extend(
             asked
                 .iter()

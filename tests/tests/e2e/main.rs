@@ -13,6 +13,7 @@ mod closes;
 mod command;
 mod connect;
 mod connect_latency;
+mod differential;
 mod doctor;
 mod faults;
 mod filters;
