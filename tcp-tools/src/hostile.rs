@@ -1,22 +1,50 @@
-//! Bytes from outside, fed to each door that they can come in by. A function returns, whatever the bytes
-//! are, or panics where a promise is broken.
+//! Entry points for fuzzing and property tests: bytes from outside, for each input. A function returns for all bytes, or
+//! panics where a promise is broken.
 //!
 //! `cargo test` tries damaged samples and counts what they allocate; the targets in `fuzz/` try the rest.
 
 #![expect(clippy::expect_used, reason = "it reports by panicking")]
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path, sync::LazyLock};
 
-use clap::{Args, Command};
-use tcp_ebpf::tcp;
+use clap::{Args, Command, error::ErrorKind};
+use tcp_ebpf::{tcp, wire::kind};
 
 use crate::{
     enrich::{Containers, Hierarchy, container_of},
-    event::{decode, decode_all},
+    event::{Event, Holders, decode, decode_all},
     kernel::btf::{Btf, Names},
     trace::Clock,
-    views::{Context, View, tcpaccept, tcpconnect, tcplife, tcpretrans},
+    views::{Context, View, sockets, tcpaccept, tcpconnect, tcplife, tcpretrans, tcptop},
 };
+
+/// A valid record of each kind that any decoder knows, once for each family of addresses. Found out from the decoders, so
+/// that a new kind or field cannot be left out.
+static SAMPLES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let families = [tcp::AF_INET, tcp::AF_INET6];
+    let kinds = 0..=u8::MAX;
+    kinds
+        .flat_map(|kind| families.iter().filter_map(move |it| sample(kind, *it)))
+        .collect()
+});
+
+/// The shortest record of this kind whose bytes are all 1, which is a valid value of every field but the family.
+fn sample(kind: u8, family: u16) -> Option<Vec<u8>> {
+    const LONGEST: usize = 1024;
+    let mut record = vec![1; LONGEST];
+    record[0] = kind;
+    record[2..4].copy_from_slice(&family.to_ne_bytes());
+    let length = (4..=LONGEST).find(|length| is_record(&record[..*length]))?;
+    record.truncate(length);
+    Some(record)
+}
+
+fn is_record(bytes: &[u8]) -> bool {
+    match bytes.first() {
+        Some(&kind::HOLDER) => Holders::default().replace(bytes) == 0,
+        _ => decode(bytes).is_ok(),
+    }
+}
 
 /// What an iterator writes: records behind one another.
 pub fn records(bytes: &[u8]) {
@@ -25,46 +53,100 @@ pub fn records(bytes: &[u8]) {
         decode_all(bytes).count() <= bytes.len(),
         "more events than bytes"
     );
+    assert!(Holders::default().replace(bytes) <= bytes.len() as u64);
 }
 
-/// A ring that is replayed: records, each behind a byte that tells whether to mend its head, so that more
-/// than the decoder sees it. The first two bytes choose view and format.
+/// A ring that is replayed: samples, damaged. The first two bytes choose view and format.
 pub fn ring(bytes: &[u8]) {
-    const RECORD: usize = 200;
+    replay(bytes);
+}
+
+/// What came of a replay.
+#[derive(Debug, Default)]
+struct Replayed {
+    /// Kinds of the records that were decoded.
+    kinds: BTreeSet<u8>,
+    /// The view has shown something of them.
+    has_rows: bool,
+}
+
+fn replay(bytes: &[u8]) -> Replayed {
+    let mut replayed = Replayed::default();
     let [view, format, ring @ ..] = bytes else {
-        return;
+        return replayed;
     };
     let options = FORMATS[usize::from(*format) % FORMATS.len()];
-    let mut view = any_view(*view, options);
+    let Some(mut view) = any_view(usize::from(*view), options) else {
+        return replayed;
+    };
     let mut context = Context {
         clock: Clock::start(),
         containers: Containers::new(None),
         names: None,
     };
-    view.lines().header();
-    for record in ring.chunks(1 + RECORD) {
-        let mut record = record.to_vec();
-        let mend = record.remove(0);
-        if mend != 0 && record.len() > 4 {
-            record[0] = record[0] % 8 + 1;
-            record[1] %= 4;
-            let family = [tcp::AF_INET, tcp::AF_INET6][usize::from(mend % 2)];
-            record[2..4].copy_from_slice(&family.to_ne_bytes());
-        }
-        if let Ok(event) = decode(&record) {
-            view.event(event, &mut context);
+    let mut holders = Holders::default();
+    view.start(0);
+    view.snapshot(0, &context);
+    for record in damaged(ring) {
+        if record.first() == Some(&kind::HOLDER) {
+            if holders.replace(&record) == 0 {
+                replayed.kinds.insert(kind::HOLDER);
+            }
+        } else if let Ok(mut event) = decode(&record) {
+            replayed.kinds.insert(record[0]);
+            if let Event::Socket(socket) = &mut event {
+                holders.give_owner(socket);
+            }
+            replayed.has_rows |= view.event(event, &mut context);
         }
     }
+    view.interval(1);
+    replayed.has_rows |= view.rows(u64::MAX, &mut context) > 0;
+    let before = view.lines().bytes().len();
     view.end();
-    let text = str::from_utf8(view.lines().bytes()).expect("output is text");
-    let acts = |c: char| c.is_control() && c != '\n';
-    assert!(!text.contains(acts), "it acts on a terminal: {text:?}");
+    replayed.has_rows |= view.lines().bytes().len() > before;
+    check_lines(view.lines().bytes(), options);
+    if let Some(picture) = view.picture() {
+        let (width, height) = (u16::from(*format), u16::from(bytes[0]));
+        for key in *b"ssbpb" {
+            check_text(&picture.draw(width, height, &mut context));
+            picture.key(key);
+        }
+    }
+    replayed
+}
+
+/// Records, each behind a byte that chooses its sample; what follows are the bits that are wrong in it. Behind a byte that
+/// chooses none is a record of these bytes alone.
+fn damaged(mut ring: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    std::iter::from_fn(move || {
+        let (which, rest) = ring.split_first()?;
+        let longest = SAMPLES.iter().map(Vec::len).max().unwrap_or_default();
+        let chosen = usize::from(*which) % (SAMPLES.len() + 1);
+        let mut record = SAMPLES.get(chosen).cloned();
+        let record = record.get_or_insert_with(|| vec![0; longest.min(rest.len())]);
+        for (byte, wrong) in record.iter_mut().zip(rest) {
+            *byte ^= wrong;
+        }
+        ring = rest.get(record.len()..).unwrap_or_default();
+        Some(std::mem::take(record))
+    })
+}
+
+fn check_lines(lines: &[u8], options: &[&str]) {
+    let text = str::from_utf8(lines).expect("output is text");
+    check_text(text);
     if options.contains(&"--json") {
         for line in text.lines() {
             let object: serde_json::Value = serde_json::from_str(line).expect(line);
             assert!(object["event"].is_string(), "{line}");
         }
     }
+}
+
+fn check_text(text: &str) {
+    let acts = |c: char| c.is_control() && c != '\n';
+    assert!(!text.contains(acts), "it acts on a terminal: {text:?}");
 }
 
 const FORMATS: [&[&str]; 5] = [
@@ -75,27 +157,49 @@ const FORMATS: [&[&str]; 5] = [
     &["--json", "--fields", "comm,laddr,raddr,event"],
 ];
 
-fn any_view(which: u8, options: &[&str]) -> Box<dyn View> {
+/// Each view, with the options that make other lines of it.
+const VIEWS: &[(&str, &[&str])] = &[
+    ("tcplife", &[]),
+    ("tcplife", &["--summary"]),
+    ("tcpconnect", &[]),
+    ("tcpconnect", &["--latency"]),
+    ("tcpconnect", &["--latency", "--histogram"]),
+    ("tcpconnect", &["--count"]),
+    ("tcpaccept", &[]),
+    ("tcpaccept", &["--histogram"]),
+    ("tcpretrans", &[]),
+    ("tcpretrans", &["--count"]),
+    ("tcptop", &[]),
+    ("tcptop", &["--by", "process"]),
+    ("tcptop", &["--by", "container", "--sort", "rtt"]),
+    ("sockets", &["--timers", "--info"]),
+    ("sockets", &["--summary"]),
+];
+
+/// None where the options exclude those of the format.
+fn any_view(which: usize, options: &[&str]) -> Option<Box<dyn View>> {
     fn view<A: Args, V: View + 'static, E: std::fmt::Debug>(
         options: &[&str],
         new: impl Fn(&A) -> Result<V, E>,
-    ) -> Box<dyn View> {
-        let args = parsed(options).expect("these options are right");
-        Box::new(new(&args).expect("these fields exist"))
+    ) -> Option<Box<dyn View>> {
+        match parsed(options) {
+            Ok(args) => Some(Box::new(new(&args).expect("these fields exist"))),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{error}");
+                None
+            }
+        }
     }
-    let with = |option| [options, &[option]].concat();
-    match which % 8 {
-        0 => view(options, tcplife::Tcplife::new),
-        1 => view(&with("--summary"), tcplife::Tcplife::new),
-        2 => view(options, tcpconnect::Tcpconnect::new),
-        3 => view(&with("--latency"), tcpconnect::Tcpconnect::new),
-        4 => view(
-            &[options, &["--latency", "--histogram"]].concat(),
-            tcpconnect::Tcpconnect::new,
-        ),
-        5 => view(options, tcpaccept::Tcpaccept::new),
-        6 => view(&with("--histogram"), tcpaccept::Tcpaccept::new),
-        _ => view(options, tcpretrans::Tcpretrans::new),
+    let (name, own) = VIEWS[which % VIEWS.len()];
+    let options = &[options, own].concat();
+    match name {
+        "tcplife" => view(options, tcplife::Tcplife::new),
+        "tcpconnect" => view(options, tcpconnect::Tcpconnect::new),
+        "tcpaccept" => view(options, tcpaccept::Tcpaccept::new),
+        "tcpretrans" => view(options, tcpretrans::Tcpretrans::new),
+        "tcptop" => view(options, tcptop::Tcptop::new),
+        "sockets" => view(options, sockets::Sockets::new),
+        other => unreachable!("{other} is no view"),
     }
 }
 

@@ -102,7 +102,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn definition() -> clap::Command {
+pub(crate) fn definition() -> clap::Command {
     let cli = SHORT.iter().fold(Cli::command(), |cli, (view, options)| {
         cli.mut_subcommand(view, |view| {
             options.iter().fold(view, |view, (option, short)| {
