@@ -140,8 +140,7 @@ mod tests {
     #[test]
     fn a_confined_thread_writes_no_file() {
         if fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|it| !it.contains("landlock")) {
-            eprintln!("skipped: no Landlock");
-            return;
+            return crate::testing::skip("Landlock");
         }
         let later = Later {
             snapshot: false,

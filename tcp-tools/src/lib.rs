@@ -19,5 +19,7 @@ pub mod hostile;
 pub mod kernel;
 pub mod output;
 pub mod terminal;
+#[cfg(test)]
+mod testing;
 pub mod trace;
 pub mod views;

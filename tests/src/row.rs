@@ -278,8 +278,14 @@ fn well_formed(row: &Value) -> Option<bool> {
         "tcptop" if row["by"] == "conn" => row["state"].is_string() && !row["sockets"].is_u64(),
         "tcptop" => return Some(is_stamped(row)? && row["sockets"].as_u64()? > 0),
         "tcptop_total" => return is_stamped(row),
-        // What a view says at its end.
-        _ => return Some(true),
+        // Of a whole trace or snapshot: the schema says all of them.
+        "tcplife_summary"
+        | "tcpconnect_count"
+        | "tcpconnect_histogram"
+        | "tcpaccept_histogram"
+        | "tcpretrans_count"
+        | "sockets_summary" => return Some(true),
+        _ => return None,
     };
     Some(own && is_stamped(row)? && is_flow(row)?)
 }

@@ -6,7 +6,30 @@ use crate::row::{Process, Row};
 use crate::sock::Ends;
 use crate::trace::{Ended, Trace};
 
-/// The views that a session shows up in.
+/// All views. A test compares them with the tool's own list.
+pub const ALL: [&str; 6] = [
+    "tcplife",
+    "tcpconnect",
+    "tcpaccept",
+    "tcpretrans",
+    "tcptop",
+    "sockets",
+];
+
+/// Options with which a view runs until it is stopped, and writes nothing on its own before that but a first snapshot.
+///
+/// # Panics
+/// When `view` is none of [`ALL`].
+pub fn until_stopped(view: &str) -> &'static [&'static str] {
+    match view {
+        "tcplife" | "tcpconnect" | "tcpaccept" | "tcpretrans" => &[],
+        "tcptop" => &["3600"],
+        "sockets" => &["--interval", "1h"],
+        other => panic!("unknown view {other}"),
+    }
+}
+
+/// The views that a session shows up in, as it begins or ends.
 const VIEWS: [&str; 3] = ["tcplife", "tcpconnect", "tcpaccept"];
 
 /// One end of a session that was opened and closed, by the client first, without any bytes.
@@ -41,7 +64,8 @@ impl End {
             ("tcplife", false) => Row::server(self.ends).close("fin", "remote"),
             ("tcpconnect", true) => Row::connect(self.ends),
             ("tcpaccept", false) => Row::accept(self.ends),
-            _ => return None,
+            ("tcpconnect", false) | ("tcpaccept", true) => return None,
+            (other, _) => panic!("no row of a session is known of {other}"),
         };
         Some(row.of(&self.owner))
     }

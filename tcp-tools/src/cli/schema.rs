@@ -86,10 +86,11 @@ fn of_view(view: &str) -> Value {
             of_summary(),
         ],
         "tcptop" => vec![throughput(), throughput_total()],
-        _ => vec![
+        "tcpretrans" => vec![
             of_rows(&tcpretrans::layout(), &REMOTE),
             count("tcpretrans_count"),
         ],
+        other => unreachable!("{other} is not in VIEWS"),
     };
     lines.push(lost());
     json!({

@@ -5,6 +5,7 @@ use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::Te
 use tcp_ebpf::wire;
 
 use super::*;
+use crate::testing::skip;
 
 /// Memory that an input may take at a time, beside so many times its own size: tables of fixed size, such as
 /// those of a histogram.
@@ -201,7 +202,7 @@ proptest! {
         cut in any::<bool>(),
     ) {
         let Ok(mut bytes) = std::fs::read("/sys/kernel/btf/vmlinux") else {
-            eprintln!("skipped: this kernel has no BTF");
+            skip("BTF of the running kernel");
             return Ok(());
         };
         for (at, value) in flips {

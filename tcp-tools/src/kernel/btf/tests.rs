@@ -5,6 +5,7 @@ use std::io::Write as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::skip;
 
 const NAMES: Names = Names {
     structs: &["sock", "loop", "s"],
@@ -389,8 +390,7 @@ fn files_that_cannot_be_had_are_named() {
 #[test]
 fn the_running_kernel_is_understood() {
     if !Path::new(KERNEL_BTF).exists() {
-        eprintln!("skipped: this kernel has no BTF");
-        return;
+        return skip("BTF of the running kernel");
     }
     let names = Names {
         structs: &["sock", "tcp_sock", "net", "task_struct"],
