@@ -19,7 +19,7 @@ use tcp_ebpf::{
 use crate::{
     emit::emit,
     filter::Subject,
-    globals::wants,
+    globals::{accept_args, wants},
     maps::{self, Claim},
     mem,
     owner::current,
@@ -46,16 +46,27 @@ fn accept_kprobe(ctx: ProbeContext) -> u32 {
 }
 
 /// `struct sock *inet_csk_accept(..)`, net/ipv4/inet_connection_sock.c, for kernels without
-/// CONFIG_SECURITY_NETWORK. Its arguments changed in v6.10; the return value did not. The calls that are blocked
-/// in it when another tracer comes to that function or goes lose all their fexit programs
-/// (`bpf_tramp_image_put()`, kernel/bpf/trampoline.c, 6.1). There is no such kretprobe: it would lose all calls
-/// beyond its few instances without a word.
+/// CONFIG_SECURITY_NETWORK. The calls that are blocked in it when another tracer comes to that function or goes
+/// lose all their fexit programs (`bpf_tramp_image_put()`, kernel/bpf/trampoline.c, 6.1). There is no such
+/// kretprobe: it would lose all calls beyond its few instances without a word.
 #[fexit(function = "inet_csk_accept")]
 fn accept_fexit(ctx: FExitContext) -> i32 {
-    if let Ok(sock) = ctx.ret::<u64>() {
-        accepted(Sock::new(sock));
-    }
+    accepted(Sock::new(returned(&ctx)));
     0
+}
+
+/// The return value follows the arguments in the context (`btf_ctx_access`, kernel/bpf/btf.c, 5.10):
+/// `(sk, flags, err, kern)` before Linux 6.10, `(sk, arg)` since. The helper `bpf_get_func_ret` would find it
+/// only from 5.17 on. Read through [`mem::probe`], because the verifier permits plain loads from a context
+/// only at offsets that are part of the instruction (`check_ctx_reg`, kernel/bpf/verifier.c, 5.10).
+#[inline(always)]
+fn returned(ctx: &FExitContext) -> u64 {
+    let mut value = 0;
+    mem::probe(
+        ctx.as_ptr() as u64 + 8 * u64::from(accept_args()),
+        &raw mut value,
+    );
+    value
 }
 
 /// `sys_exit_accept` and `sys_exit_accept4`: from the new descriptor to its socket.

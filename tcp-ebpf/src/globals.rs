@@ -11,6 +11,9 @@ use tcp_ebpf::{
 static OFFSETS: Global<Offsets> = Global::new(Offsets([ABSENT; FIELDS.len()]));
 #[unsafe(no_mangle)]
 static CONFIG: Global<[u32; size_of::<Config>() / 4]> = Global::new([0; size_of::<Config>() / 4]);
+/// Number of arguments of `inet_csk_accept`.
+#[unsafe(no_mangle)]
+static ACCEPT_ARGS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static LOCAL_PORTS: Global<PortSet> = Global::new([0; 1024]);
 #[unsafe(no_mangle)]
@@ -53,6 +56,13 @@ pub(crate) use config;
 pub(crate) fn config_word(index: usize) -> u32 {
     // SAFETY: `index` comes from the offset of a member, all of which are u32.
     unsafe { word(&CONFIG, index) }
+}
+
+/// Number of arguments of `inet_csk_accept` in this kernel; a constant to the verifier.
+#[inline(always)]
+pub(crate) fn accept_args() -> u32 {
+    // SAFETY: a u32.
+    unsafe { word(&ACCEPT_ARGS, 0) }
 }
 
 /// Whether any of these records are asked for; a constant to the verifier.

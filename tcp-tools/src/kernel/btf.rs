@@ -35,7 +35,7 @@ const MAX_FOUND: usize = 4096;
 pub struct Names<'a> {
     /// Structs whose members will be asked for with [`Btf::field`].
     pub structs: &'a [&'static str],
-    /// Functions for [`Btf::func_id`].
+    /// Functions for [`Btf::func_id`] and [`Btf::arg_count`].
     pub functions: &'a [&'static str],
 }
 
@@ -167,6 +167,29 @@ impl Btf {
     #[must_use]
     pub fn func_id(&self, name: &str) -> Option<u32> {
         id_of(&self.functions, name)
+    }
+
+    /// How many arguments the function `name` has; `None` when there is no such function.
+    ///
+    /// # Errors
+    ///
+    /// When the BTF is malformed.
+    pub fn arg_count(&self, name: &str) -> Result<Option<u32>, BtfError> {
+        let count = |id| {
+            let function = self.raw.get(id)?;
+            let prototype = self.raw.get(function.size_or_type)?;
+            match prototype.kind {
+                Kind::FUNC_PROTO => Ok(prototype.vlen),
+                _ => Err(malformed("a function without a prototype", id)),
+            }
+        };
+        self.func_id(name)
+            .map(count)
+            .transpose()
+            .map_err(|fault| BtfError::Invalid {
+                file: self.file.clone(),
+                fault,
+            })
     }
 }
 

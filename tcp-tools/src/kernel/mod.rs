@@ -86,6 +86,7 @@ impl Kernel {
         let offsets = offsets::resolve(&btf)?;
         let mut globals = options.filter.globals(options.events);
         globals.push(("OFFSETS", offsets.bytes));
+        globals.extend(offsets::arg_counts(&btf)?);
         globals.push(("AYA_LOG_LEVEL", vec![options.log as u8]));
         let sets = options.filter.sets();
         let mut sizes = vec![

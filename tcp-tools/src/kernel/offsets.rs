@@ -31,12 +31,14 @@ const FUNCTIONS: &[&str] = &[
     "bpf_iter_task_file",
     "bpf_iter_tcp",
     TASK_REGISTERS,
-    "inet_csk_accept",
+    ACCEPT,
     "security_sock_graft",
     "tcp_connect",
     "tcp_send_loss_probe",
     "tcp_set_state",
 ];
+
+const ACCEPT: &str = "inet_csk_accept";
 
 /// Linux 5.15.
 const TASK_REGISTERS: &str = "bpf_task_pt_regs";
@@ -51,6 +53,13 @@ pub(super) fn scan(file: Option<&Path>) -> Result<Btf, Error> {
         functions: FUNCTIONS,
     };
     Ok(Btf::load(file, &names)?)
+}
+
+/// How many arguments functions have, as the programs' `.rodata` globals. A count is 0 where there is no such
+/// function: no program attaches to it then.
+pub(super) fn arg_counts(btf: &Btf) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+    let accept = btf.arg_count(ACCEPT)?.unwrap_or(0);
+    Ok(vec![("ACCEPT_ARGS", accept.to_ne_bytes().to_vec())])
 }
 
 /// By the first of its paths that this kernel has.

@@ -51,6 +51,7 @@ impl Kind {
     pub(super) const CONST: Self = Self(10);
     pub(super) const RESTRICT: Self = Self(11);
     pub(super) const FUNC: Self = Self(12);
+    pub(super) const FUNC_PROTO: Self = Self(13);
     pub(super) const FLOAT: Self = Self(16);
     pub(super) const TYPE_TAG: Self = Self(18);
     pub(super) const ENUM64: Self = Self(19);

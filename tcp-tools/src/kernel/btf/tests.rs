@@ -9,7 +9,7 @@ use crate::testing::skip;
 
 const NAMES: Names = Names {
     structs: &["sock", "loop", "s"],
-    functions: &["connect"],
+    functions: &["connect", "accept", "close"],
 };
 
 /// Appends types; each method returns the id of its type.
@@ -140,7 +140,8 @@ fn sample() -> Builder {
             ("bits", int, 8 << 24 | 456),
         ],
     );
-    b.add(12, "connect", 0, 0, &[]);
+    let prototype = b.add(13, "", 3, int, &[0, pointer, 0, pointer, 0, int]);
+    b.add(12, "connect", 0, prototype, &[]);
     b.add(8, "connect", 0, int, &[]);
     b.add(8, "btf_trace_x", 0, pointer, &[]);
     b
@@ -222,8 +223,20 @@ fn bitfields_are_refused() {
 #[test]
 fn ids_are_found_by_name_and_kind() {
     let btf = sample().scan();
-    assert_eq!(btf.func_id("connect"), Some(17));
+    assert_eq!(btf.func_id("connect"), Some(18));
     assert_eq!(btf.func_id("accept"), None);
+}
+
+#[test]
+fn arguments_are_counted() {
+    let mut b = sample();
+    assert_eq!(b.scan().arg_count("connect").unwrap(), Some(3));
+    assert_eq!(b.scan().arg_count("accept").unwrap(), None);
+    b.add(12, "accept", 0, 1, &[]);
+    b.add(12, "close", 0, 9999, &[]);
+    let btf = b.scan();
+    assert!(btf.arg_count("accept").is_err(), "its type is no prototype");
+    assert!(btf.arg_count("close").is_err(), "its type does not exist");
 }
 
 #[test]
@@ -254,7 +267,7 @@ fn kinds_of_later_kernels_are_stepped_over() {
         unknown,
         Fault::Malformed {
             what: "a kind of type that is not known",
-            id: 20
+            id: 21
         }
     );
 
@@ -379,7 +392,7 @@ fn files_that_cannot_be_had_are_named() {
     assert_eq!(fault(Btf::load(Some(file.path()), &NAMES)), Fault::Empty);
     file.write_all(&sample().bytes()).unwrap();
     let btf = Btf::load(Some(file.path()), &NAMES).unwrap();
-    assert_eq!(btf.func_id("connect"), Some(17));
+    assert_eq!(btf.func_id("connect"), Some(18));
     // A file without an end is read no further than the bound.
     assert_eq!(
         fault(Btf::load(Some(Path::new("/dev/null")), &NAMES)),
@@ -414,6 +427,7 @@ fn the_running_kernel_is_understood() {
         assert_eq!(field("task_struct", "comm").size, 16);
         assert!(btf.func_id("tcp_connect").is_some());
         assert!(btf.func_id("bpf_iter_tcp").is_some());
+        assert_eq!(btf.arg_count("tcp_connect").unwrap(), Some(1));
     }
 }
 
@@ -433,6 +447,7 @@ fn ask(bytes: Vec<u8>) {
         let _ = btf.field("sock", path);
     }
     let _ = btf.func_id("connect");
+    let _ = btf.arg_count("connect");
 }
 
 proptest! {
