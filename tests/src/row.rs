@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value};
 
+use crate::features;
 use crate::schema;
 use crate::sock::Ends;
 
@@ -93,6 +94,16 @@ impl Row {
     pub fn accept(ends: Ends) -> Self {
         let row = Self::flow("accept", ends).with("backlog", Value::Null);
         row.with("max_backlog", Value::Null)
+    }
+
+    /// The accept queue of the listener: its length now, and its limit. Kernels that hide them show none.
+    pub fn backlog(mut self, now: u32, limit: u32) -> Self {
+        if features::task_registers() {
+            return self.with("backlog", now).with("max_backlog", limit);
+        }
+        self.0.remove("backlog");
+        self.0.remove("max_backlog");
+        self
     }
 
     /// A segment that is sent again, with any payload in any state: `letter` and `reason` say what and

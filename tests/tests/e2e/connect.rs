@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tcp_tools_tests::actor::{Actor, ends};
+use tcp_tools_tests::features;
 use tcp_tools_tests::netns::{Netns, client_ends, one_client_port, set_ipv4};
 use tcp_tools_tests::row::{Process, Row};
-use tcp_tools_tests::skip;
 use tcp_tools_tests::sock::{self, DUAL, Ends, V4, V6};
 use tcp_tools_tests::trace::{Ended, Trace};
 
@@ -204,13 +204,17 @@ fn attempt_of_multipath_tcp_is_marked() {
     /// Of linux/in.h.
     const IPPROTO_MPTCP: i32 = 262;
     let netns = Netns::enter_new();
-    let Ok(client) = Socket::new(
+    let client = Socket::new(
         Domain::IPV4,
         Type::STREAM,
         Some(Protocol::from(IPPROTO_MPTCP)),
-    ) else {
-        return skip("Multipath TCP");
-    };
+    );
+    if !features::multipath_tcp() {
+        // That `doctor` reports this is tested there.
+        let error = client.unwrap_err().raw_os_error();
+        return assert_eq!(error, Some(libc::EPROTONOSUPPORT));
+    }
+    let client = client.unwrap();
     let trace = Trace::view("tcpconnect", &netns, &[]);
     let (listener, address) = listener(V4);
     client.connect(&address.into()).unwrap();
