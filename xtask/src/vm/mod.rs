@@ -1,6 +1,7 @@
 //! `vm`: the end-to-end tests, or one command, on a stock kernel in a virtual machine.
 
 mod boot;
+mod debian;
 mod initramfs;
 mod kernel;
 mod modules;
@@ -22,9 +23,10 @@ use modules::Module;
 /// Options of `vm`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Debian's cloud kernel of that series (fetched with apt-get), a vmlinuz file, or a directory
-    /// with boot/vmlinuz-* and lib/modules
-    #[arg(long, value_name = "6.1|6.12|PATH")]
+    /// Debian's cloud kernel of a series (5.10, 6.1, 6.12, 6.16 and newer; fetched with apt-get), a
+    /// vmlinuz file, or a directory with unpacked packages: boot/vmlinuz-* or
+    /// usr/lib/modules/*/vmlinuz, and modules in lib/modules or usr/lib/modules
+    #[arg(long, value_name = "SERIES|PATH")]
     kernel: String,
 
     /// Run the tests on this tier only; without it, once on each
@@ -133,15 +135,18 @@ fn boot(
         ("cpio", "cpio"),
     ])?;
     let kernel = kernel::find(&options.kernel)?;
+    let name = kernel.name();
     let modules = kernel.modules.as_deref().map(modules::wanted).transpose()?;
-    let contents = contents(modules.unwrap_or_default())?;
-    let name = kernel
-        .image
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
-    let initramfs = initramfs::build(&contents, &target_dir().join("vm").join(&*name))?;
-    eprintln!("booting {name}");
+    let modules = modules.unwrap_or_default();
+    if modules.is_empty() {
+        eprintln!(
+            "no modules for {name}: unless they are built in, tests that need veth, netem, nftables or tcp_diag \
+             cannot run"
+        );
+    }
+    let contents = contents(modules)?;
+    let initramfs = initramfs::build(&contents, &target_dir().join("vm").join(&name))?;
+    eprintln!("booting Linux {name}");
     let machine = Machine {
         kernel: kernel.image.clone(),
         initramfs,
