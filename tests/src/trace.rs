@@ -242,9 +242,30 @@ impl Trace {
                     found += usize::from(counts(&line));
                     self.lines.push(line);
                 }
-                Err(error) => panic!("{found} {what} of {count} ({error}): {:#?}", self.lines),
+                Err(error) => self.give_up(&format!("{found} {what} of {count} ({error})")),
             }
         }
+    }
+
+    /// Ends the trace, and reports what was wrong with what the tool says was lost: rows that are missing
+    /// without a count there were lost in silence.
+    fn give_up(&mut self, problem: &str) -> ! {
+        self.signal(libc::SIGINT);
+        let deadline = Instant::now() + PATIENCE;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        while let Ok(line) = self.stdout.recv_timeout(left()) {
+            self.lines.push(line);
+        }
+        drop(self.child.kill());
+        let stderr = self.stderr.take().map(|reader| reader.join().unwrap());
+        let is_lost = |line: &&String| line.contains(r#""event":"lost""#);
+        panic!(
+            "{problem}; the last `lost` line: {:?}; standard error: {:?}; at its end {} lines: {:#?}",
+            self.lines.iter().rfind(is_lost),
+            stderr.unwrap_or_default(),
+            self.lines.len(),
+            self.lines
+        )
     }
 
     /// Waits for the end of standard output, or for the pipe of [`Trace::head`] to be closed.

@@ -191,8 +191,8 @@ fn sockets_beyond_the_bound_are_reported_and_told() {
     assert!(peak < MOST_KB, "{peak} kB");
     let ended = trace.interrupt();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert_eq!(ended.rows().len(), 2 * SESSIONS);
     let lost = ended.lost().expect("a `lost` line");
+    assert_eq!(ended.rows().len(), 2 * SESSIONS, "{lost}");
     let refused = lost["map_full"].as_u64().unwrap();
     assert!(refused as usize >= 2 * SESSIONS - BOUND, "{lost}");
     assert!(ended.stderr.contains("a larger --max-sockets helps"));
