@@ -117,6 +117,10 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Open sockets, by the address of their `struct sock`.
 #[map]
 static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+/// Sockets whose change to CLOSE the first of two programs has handled and the second has not seen yet, with their
+/// next sequence number: what a skipped second program left is no other socket's at that address.
+#[map]
+static CLOSED: HashMap<u64, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 /// Calls of connect() in progress, by thread.
 #[map]
 static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
@@ -224,6 +228,24 @@ pub(crate) fn remember_if_new(sock: Sock, fill: impl FnOnce(&mut Conn)) {
 #[inline(always)]
 pub(crate) fn forget(sock: Sock) {
     let _ = CONNS.remove(sock.key());
+}
+
+/// Shows the second program that the first has handled this change to CLOSE; false if there is no room.
+#[inline(always)]
+pub(crate) fn mark_closed(sock: Sock) -> bool {
+    CLOSED.insert(sock.key(), sock.write_seq(), 0).is_ok()
+}
+
+/// Whether there was such a mark.
+#[inline(always)]
+pub(crate) fn unmark_closed(sock: Sock) -> bool {
+    let key = sock.key();
+    let is_marked = CLOSED.get_ptr(key).is_some_and(|seq| {
+        // SAFETY: as for `conn`.
+        unsafe { *seq == sock.write_seq() }
+    });
+    let _ = CLOSED.remove(key);
+    is_marked
 }
 
 #[inline(always)]

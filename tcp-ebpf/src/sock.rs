@@ -114,7 +114,7 @@ impl Sock {
         // since 2.6). The state cannot tell: FIN_WAIT2 goes to CLOSE with and without it.
         const SOCK_DONE: u64 = 1 << 1;
         let mut flags = 0;
-        if self.read(offsets::snd_una) == self.read(offsets::write_seq) {
+        if self.read(offsets::snd_una) == self.write_seq() {
             flags |= flag::ALL_ACKED;
         }
         if self.read(offsets::skc_flags) & SOCK_DONE != 0 {
@@ -149,6 +149,12 @@ impl Sock {
         self.read(offsets::bytes_retrans)
     }
 
+    /// The sequence number of the next byte that the process writes.
+    #[inline(always)]
+    pub(crate) fn write_seq(self) -> u32 {
+        self.read(offsets::write_seq)
+    }
+
     #[inline(always)]
     pub(crate) fn unacked(self) -> u32 {
         self.read(offsets::snd_nxt)
@@ -162,7 +168,7 @@ impl Sock {
 
     #[inline(always)]
     pub(crate) fn has_unsent(self) -> bool {
-        self.snd_nxt() != self.read(offsets::write_seq)
+        self.snd_nxt() != self.write_seq()
     }
 
     /// Bytes received and not read, bytes not acknowledged; as sock_diag has them (`tcp_diag_get_info`,
@@ -172,9 +178,7 @@ impl Sock {
         let unread = self
             .read(offsets::rcv_nxt)
             .wrapping_sub(self.read(offsets::copied_seq));
-        let unacked = self
-            .read(offsets::write_seq)
-            .wrapping_sub(self.read(offsets::snd_una));
+        let unacked = self.write_seq().wrapping_sub(self.read(offsets::snd_una));
         // Where the socket is not locked meanwhile, one may be older than the other.
         let unread = if (unread as i32) < 0 { 0 } else { unread };
         (unread, unacked)

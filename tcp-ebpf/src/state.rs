@@ -30,7 +30,7 @@ use crate::{
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
     let (old, new) = states(&ctx);
-    changed(Sock::new(ctx.arg(0)), old, new);
+    first(Sock::new(ctx.arg(0)), old, new);
     0
 }
 
@@ -38,7 +38,7 @@ fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
 #[fentry(function = "tcp_set_state")]
 fn state_fentry(ctx: FEntryContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
-    changed(sock, sock.state(), ctx.arg::<u32>(1) as State);
+    first(sock, sock.state(), ctx.arg::<u32>(1) as State);
     0
 }
 
@@ -46,7 +46,7 @@ fn state_fentry(ctx: FEntryContext) -> i32 {
 fn state_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(new)) = (ctx.arg(0), ctx.arg::<u32>(1)) {
         let sock = Sock::new(sock);
-        changed(sock, sock.state(), new as State);
+        first(sock, sock.state(), new as State);
     }
     0
 }
@@ -68,6 +68,22 @@ fn state_again_raw_tp(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// What the first of the two programs does. Of a session that is not remembered nothing would show the second one
+/// that it was reported, and so the first one marks the end of each. Without room for the mark it leaves the change
+/// to the second one.
+#[inline(always)]
+fn first(sock: Sock, old: State, new: State) {
+    if !is_end(old, new) || maps::mark_closed(sock) {
+        changed(sock, old, new);
+    }
+}
+
+/// Whether this ends a session that is reported.
+#[inline(always)]
+fn is_end(old: State, new: State) -> bool {
+    wants(SESSION) && new == CLOSE && !matches!(old, LISTEN | CLOSE)
+}
+
 #[inline(always)]
 fn states(ctx: &RawTracePointContext) -> (State, State) {
     (ctx.arg::<u32>(1) as State, ctx.arg::<u32>(2) as State)
@@ -80,6 +96,7 @@ fn is_done(sock: Sock, old: State, new: State) -> bool {
     let is_left_out = |who| !wants(who) || is_map_full();
     match (old, new) {
         (LISTEN | CLOSE, CLOSE) => true,
+        _ if is_end(old, new) => maps::unmark_closed(sock) && maps::conn(sock).is_none(),
         (_, CLOSE) => maps::conn(sock).is_none(),
         (_, SYN_SENT) => maps::conn(sock).is_some() || is_left_out(CLIENTS),
         (SYN_RECV, ESTABLISHED) => {

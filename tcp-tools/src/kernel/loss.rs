@@ -16,7 +16,8 @@ pub struct Losses {
     pub read_fault: u64,
     /// Times that the kernel did not run a program: because one was running on that processor already
     /// (`recursion_misses` of its `bpf_prog_info`; always 0 before Linux 5.12), or, for whatever reason, when a
-    /// socket's state changed, as what came later gave away.
+    /// socket's state changed, as what came later gave away. Once the map of sockets was full this may count too
+    /// much: as if each time that both programs for the state were skipped had ended a session without an entry.
     pub missed: u64,
     /// Records that user space could not understand.
     pub undecoded: u64,

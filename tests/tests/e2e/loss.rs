@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 use std::env;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tcp_tools_tests::PATIENCE;
 use tcp_tools_tests::netns::Netns;
 use tcp_tools_tests::pair::{Pair, close_in_order};
+use tcp_tools_tests::proc_net;
 use tcp_tools_tests::row::{Row, assert_rows};
-use tcp_tools_tests::sock::{self, V4};
+use tcp_tools_tests::sock::{self, Ends, V4};
 use tcp_tools_tests::trace::{Ended, Trace};
 
 const SESSIONS: usize = 500;
@@ -154,4 +157,48 @@ fn sessions_that_do_not_fit_the_map_are_reported_as_partial() {
     assert!(whole <= 4, "{whole} whole rows out of a map of four");
     let lost = ended.lost().expect("a `lost` line");
     assert!(lost["map_full"].as_u64().unwrap() >= 16, "{lost}");
+}
+
+/// On a preemptible kernel programs interrupt each other, and the kernel skips one that is running already. Of a
+/// session that is not remembered nothing but its end is seen.
+#[test]
+fn sessions_that_do_not_fit_the_map_are_reported_or_missed_by_busy_processors() {
+    const THREADS: usize = 16;
+    const EACH: usize = 50;
+    let netns = Netns::enter_new();
+    let trace = Trace::only(&netns, &["--json", "--max-sockets", "1"]);
+    let sessions = || {
+        let pairs = (0..EACH).map(|_| Pair::open(V4));
+        let ends = pairs.flat_map(|pair| {
+            let ends = Ends::of(&pair.client).unwrap();
+            pair.close();
+            let (local, remote) = (ends.local.port().into(), ends.remote.port().into());
+            [(local, remote), (remote, local)]
+        });
+        ends.collect::<Vec<(u64, u64)>>()
+    };
+    let mut made: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(sessions)).collect();
+        let ends = threads.into_iter().map(|thread| thread.join().unwrap());
+        ends.flatten().collect()
+    });
+    // A softirq may be late.
+    let deadline = Instant::now() + PATIENCE;
+    let is_open = |it: &proc_net::Line| it.entry.state != "TIME_WAIT";
+    while proc_net::sockets().iter().any(is_open) {
+        assert!(Instant::now() < deadline, "sockets are left");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let ended = trace.interrupt();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    for ports in ended.rows().iter().map(ports) {
+        let found = made.iter().position(|it| *it == ports);
+        made.swap_remove(found.expect("a row of a session that was made, once"));
+    }
+    let missing = made.len();
+    assert!(
+        missing <= ended.missed(),
+        "{missing} rows: {:?}",
+        ended.lost()
+    );
 }
