@@ -67,7 +67,7 @@ fn object_name(name: &str) -> [std::ffi::c_char; 16] {
         }
     });
     for (to, from) in to[..15].iter_mut().zip(allowed) {
-        *to = from.cast_signed();
+        *to = std::ffi::c_char::from_ne_bytes([from]);
     }
     to
 }
