@@ -1,4 +1,4 @@
-//! `-- COMMAND`: a child that is known before it begins.
+//! `-- COMMAND`: a child that is known before it begins, and gets the signals that come to this process.
 //!
 //! The child is started at once, but waits for a word before it becomes the command: its number can be put
 //! into the filters first, and nothing that it does is missed. Until then it is this same program.
@@ -15,8 +15,14 @@ use std::{
 };
 
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Pid, Signal, getpgid, getpgrp, kill_process},
+    stdio::dup2_stdout,
+};
 use tokio::process::{Child, Command};
+
+use crate::signals::{Received, Signals};
 
 /// The hidden first argument that makes this program wait and become another; a descriptor follows.
 const STAND_IN: &str = "--stand-in-for-command";
@@ -52,15 +58,82 @@ impl Waiting {
         self.child.id()
     }
 
-    /// Lets it become the command.
+    /// Lets it become the command. From here on signals do not kill this process, but are passed on.
+    ///
+    /// Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// When it is gone.
-    pub fn release(mut self) -> io::Result<Child> {
+    pub fn release(mut self) -> io::Result<Running> {
+        let signals = Signals::catch()?;
         self.start.write_all(b"!")?;
-        Ok(self.child)
+        Ok(Running {
+            child: self.child,
+            signals,
+        })
     }
+}
+
+/// A command that was started.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    signals: Signals,
+}
+
+impl Running {
+    /// Waits for its end; passes signals on until then. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be waited for.
+    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            tokio::select! {
+                status = self.child.wait() => return status,
+                received = self.signals.next() => self.pass_on(received),
+            }
+        }
+    }
+
+    /// Once the trace has ended: closes standard output, whose reader need not wait for the command, and
+    /// waits for that. With `kill`, asks it to end if it still runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Running::wait`].
+    pub async fn finish(mut self, kill: bool) -> io::Result<ExitStatus> {
+        if self.child.try_wait()?.is_none() {
+            let (_, closed) = io::pipe()?;
+            dup2_stdout(closed)?;
+            if kill {
+                self.send(Signal::TERM);
+            }
+        }
+        self.wait().await
+    }
+
+    fn pass_on(&self, received: Received) {
+        let pid = self.child.id().and_then(to_pid);
+        let has_got_it = received.from_terminal && getpgid(pid).is_ok_and(|it| it == getpgrp());
+        if !has_got_it {
+            self.send(received.signal);
+        }
+    }
+
+    fn send(&self, signal: Signal) {
+        // It has not been waited for, so the number is still its own.
+        if let Some(pid) = self.child.id().and_then(to_pid)
+            && let Err(error) = kill_process(pid, signal)
+        {
+            log::warn!("cannot pass a signal on to the command: {error}");
+        }
+    }
+}
+
+fn to_pid(id: u32) -> Option<Pid> {
+    Pid::from_raw(id.try_into().ok()?)
 }
 
 /// If this process was started as a stand-in, becomes the command; returns only the exit status of failure.

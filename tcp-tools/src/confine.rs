@@ -20,7 +20,7 @@ type Done = Result<(), Box<dyn Error>>;
 pub(crate) struct Later {
     /// Look at the sockets of all network namespaces.
     pub(crate) snapshot: bool,
-    /// End a command, which may be another user's.
+    /// Send signals to a command, which may be another user's.
     pub(crate) command: bool,
 }
 

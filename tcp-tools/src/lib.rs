@@ -18,6 +18,7 @@ pub mod event;
 pub mod hostile;
 pub mod kernel;
 pub mod output;
+mod signals;
 pub mod terminal;
 #[cfg(test)]
 mod testing;

@@ -11,14 +11,14 @@ mod stop;
 use std::{
     fs::File,
     io::{self, Write as _},
-    process::ExitStatus,
     time::Duration,
 };
 
-use tokio::{process::Child, time::Instant};
+use tokio::time::Instant;
 use wildmatch::WildMatch;
 
 use crate::{
+    command::Running,
     event::{DecodeError, Event, decode, decode_all},
     kernel::{self, Losses, Tracer},
     output::{Format, Lines, Value},
@@ -42,8 +42,8 @@ pub struct Bounds {
     pub max_events: Option<u64>,
     /// Only events of processes with such a name.
     pub comm: Option<WildMatch>,
-    /// End when this process does.
-    pub child: Option<Child>,
+    /// End when this command does.
+    pub command: Option<Running>,
     /// Told once that everything is attached.
     pub ready: Option<File>,
 }
@@ -74,12 +74,12 @@ pub enum Error {
 pub struct Ended {
     /// What was lost.
     pub losses: Losses,
-    /// Of the process that was waited for.
-    pub status: Option<ExitStatus>,
+    /// The command, which may run still.
+    pub command: Option<Running>,
 }
 
 /// Runs `view` on what `tracer` sees, until a bound is reached, a signal comes or nobody reads any more;
-/// then writes what is left. A child that still runs is asked to end, and waited for.
+/// then writes what is left. With a command, signals are its own business, and its end is that of the trace.
 ///
 /// # Errors
 ///
@@ -93,9 +93,9 @@ pub async fn run(
 ) -> Result<Ended, Error> {
     // So many rows are so many lines; and what a command says would spoil a picture.
     let in_place =
-        view.picture().is_some() && bounds.max_events.is_none() && bounds.child.is_none();
+        view.picture().is_some() && bounds.max_events.is_none() && bounds.command.is_none();
     // From here on signals do not kill, so whoever waits for `ready` may send one, and the terminal may be taken.
-    let mut stop = Stop::new(bounds.duration, bounds.child).map_err(Error::Wait)?;
+    let mut stop = Stop::new(bounds.duration, bounds.command).map_err(Error::Wait)?;
     let terminal = if in_place {
         Terminal::take().map_err(Error::Terminal)?
     } else {
@@ -146,9 +146,11 @@ pub async fn run(
         stream.write_interval();
         write_out(stream.view)?;
     }
-    let status = stop.end_child().await.map_err(Error::Wait)?;
     let losses = stream.finish(flow)?;
-    Ok(Ended { losses, status })
+    Ok(Ended {
+        losses,
+        command: stop.into_command(),
+    })
 }
 
 async fn input(terminal: Option<&mut Terminal>) -> io::Result<Input> {

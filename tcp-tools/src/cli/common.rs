@@ -34,18 +34,25 @@ pub struct Args {
     pub(crate) command: CommandArgs,
 }
 
-/// What to run meanwhile.
+/// What to run during the trace.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "Command")]
 pub(crate) struct CommandArgs {
-    /// Run this command, trace it and its children, end when it ends and exit with its status; what it
-    /// writes to standard output goes to standard error
+    /// Run this command, trace it and its children until it ends, and exit with its status
+    ///
+    /// The command's standard output goes to standard error. Ctrl-C reaches the command, and SIGINT, SIGTERM and
+    /// SIGHUP that are sent to the tool are passed on to it: the trace goes on until the command ends. A bound
+    /// (--duration, -n) or a closed pipe ends only the trace: the command runs on, and the tool waits for it.
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
     /// With a command: trace all processes, not only it and its children
     #[arg(long, requires = "command")]
     all: bool,
+    /// With a command: end it (SIGTERM) when the trace ends before it, at a bound or when the reader of a pipe
+    /// leaves
+    #[arg(long, requires = "command")]
+    pub(crate) kill: bool,
 }
 
 impl CommandArgs {

@@ -169,7 +169,7 @@ fn run(args: &common::Args, view: &mut dyn View) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let ended = runtime.block_on(async {
+    let (losses, status) = runtime.block_on(async {
         let clock = Clock::start();
         let waiting = args.command.start(&mut filter)?;
         let (source, by_process) = (needs.source, filter.is_by_process());
@@ -183,7 +183,7 @@ fn run(args: &common::Args, view: &mut dyn View) -> anyhow::Result<u8> {
             snapshot: options.points.iter().any(|point| point.is_for_later()),
             command: waiting.is_some(),
         });
-        let child = waiting
+        let command = waiting
             .map(Waiting::release)
             .transpose()
             .context("cannot start the command")?;
@@ -201,20 +201,30 @@ fn run(args: &common::Args, view: &mut dyn View) -> anyhow::Result<u8> {
             duration: args.bounds.duration,
             max_events: args.bounds.max_events,
             comm: args.filter.comm.clone(),
-            child,
+            command,
             ready,
         };
-        anyhow::Ok(match source {
+        let ended = match source {
             Source::Events => trace::run(tracer, view, context, bounds).await?,
             Source::Snapshots { every } => {
                 let holders = Holders::new(by_process, bounds.comm.clone());
                 trace::snapshot::run(tracer, view, context, bounds, holders, every).await?
             }
-        })
+        };
+        report(&ended.losses);
+        let status = match ended.command {
+            Some(command) => Some(
+                command
+                    .finish(args.command.kill)
+                    .await
+                    .context("cannot wait for the command")?,
+            ),
+            None => None,
+        };
+        anyhow::Ok((ended.losses, status))
     })?;
-    report(&ended.losses);
-    Ok(match ended.status {
-        _ if args.bounds.strict && ended.losses.total() > 0 => LOST,
+    Ok(match status {
+        _ if args.bounds.strict && losses.total() > 0 => LOST,
         Some(status) => command::exit_code(status),
         None => OK,
     })

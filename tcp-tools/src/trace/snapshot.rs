@@ -31,7 +31,7 @@ pub async fn run(
     holders: Holders,
     every: Option<Duration>,
 ) -> Result<Ended, Error> {
-    let mut stop = Stop::new(bounds.duration, bounds.child).map_err(Error::Wait)?;
+    let mut stop = Stop::new(bounds.duration, bounds.command).map_err(Error::Wait)?;
     if let Some(ready) = bounds.ready {
         super::tell_ready(ready)?;
     }
@@ -58,10 +58,9 @@ pub async fn run(
             break;
         }
     }
-    let status = stop.end_child().await.map_err(Error::Wait)?;
     Ok(Ended {
         losses: camera.reported,
-        status,
+        command: stop.into_command(),
     })
 }
 

@@ -1,78 +1,64 @@
 //! What ends a trace from outside.
 
-use std::{fs::File, io, os::fd::AsFd as _, process::ExitStatus, time::Duration};
+use std::{fs::File, io, os::fd::AsFd as _, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    process::Child,
-    signal::unix::{SignalKind, signal},
     time::Instant,
 };
 
+use crate::{command::Running, signals::Signals};
+
 /// Everything that ends a trace from outside.
 pub(super) struct Stop {
-    signals: [tokio::signal::unix::Signal; 3],
+    source: Source,
     /// Standard output, if it is something that can be closed at the other end.
     reader: Option<AsyncFd<File>>,
     end: Option<Instant>,
-    child: Option<Child>,
+}
+
+/// Signals end a trace, unless there is a command: they are passed on to it, and its end is that of the trace.
+enum Source {
+    Signals(Signals),
+    Command(Running),
 }
 
 impl Stop {
-    pub(super) fn new(duration: Option<Duration>, child: Option<Child>) -> io::Result<Self> {
+    pub(super) fn new(duration: Option<Duration>, command: Option<Running>) -> io::Result<Self> {
         Ok(Self {
-            signals: [
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::hangup())?,
-            ],
+            source: match command {
+                Some(command) => Source::Command(command),
+                None => Source::Signals(Signals::catch()?),
+            },
             reader: watch_reader(),
             end: duration.and_then(|duration| Instant::now().checked_add(duration)),
-            child,
         })
     }
 
     /// Cancel-safe.
     pub(super) async fn wait(&mut self) {
         tokio::select! {
-            () = any(&mut self.signals) => {}
+            () = self.source.end() => {}
             () = reader_gone(self.reader.as_ref()) => {}
             () = at(self.end) => {}
-            () = child_gone(self.child.as_mut()) => {}
         }
     }
 
-    /// Asks the child to end if it still runs, and waits for it; another signal ends it for good.
-    pub(super) async fn end_child(&mut self) -> io::Result<Option<ExitStatus>> {
-        let Self { signals, child, .. } = self;
-        let Some(child) = child else { return Ok(None) };
-        if let (None, Some(id)) = (child.try_wait()?, child.id()) {
-            // It has not been waited for, so the number is still its own.
-            let id = i32::try_from(id).ok().and_then(Pid::from_raw);
-            id.map(|id| kill_process(id, Signal::TERM)).transpose()?;
+    /// The command, if there is one; it may run still.
+    pub(super) fn into_command(self) -> Option<Running> {
+        match self.source {
+            Source::Command(command) => Some(command),
+            Source::Signals(_) => None,
         }
-        tokio::select! {
-            status = child.wait() => return status.map(Some),
-            () = any(signals) => {}
-        }
-        child.start_kill()?;
-        child.wait().await.map(Some)
     }
 }
 
-async fn any([interrupt, terminate, hangup]: &mut [tokio::signal::unix::Signal; 3]) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-}
-
-async fn child_gone(child: Option<&mut Child>) {
-    match child {
-        Some(child) => drop(child.wait().await),
-        None => std::future::pending().await,
+impl Source {
+    async fn end(&mut self) {
+        match self {
+            Self::Signals(signals) => drop(signals.next().await),
+            Self::Command(command) => drop(command.wait().await),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `-- COMMAND`: the trace begins before the command and ends with it.
+//! `-- COMMAND`: the trace begins before the command, and exits with its status.
 
 use serde_json::Value;
 use tcp_tools_tests::actor_binary;
@@ -6,9 +6,6 @@ use tcp_tools_tests::netns::Netns;
 use tcp_tools_tests::row::{Process, Row};
 use tcp_tools_tests::sock::{self, Ends, V4};
 use tcp_tools_tests::trace::{Ended, Trace};
-
-/// Killed by SIGTERM, as shells tell it.
-const TERMINATED: i32 = 128 + libc::SIGTERM;
 
 /// Runs `view` on a command until that ends.
 fn run(view: &'static str, options: &[&str], command: &[&str]) -> Ended {
@@ -163,32 +160,4 @@ fn others_are_traced_if_asked_for() {
     let (ended, [command, child, other]) = command_and_others(&["--all"]);
     let [command, child] = [command, child].map(|ends| of_actor(Row::connect(ends)));
     ended.assert_rows(&[command, child, Row::connect(other)]);
-}
-
-#[test]
-fn bound_on_the_time_ends_the_command() {
-    let ended = run("tcpconnect", &["--duration", "100ms"], &["sleep", "1000"]);
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(TERMINATED), ""));
-}
-
-#[test]
-fn bound_on_the_rows_ends_the_command() {
-    let attempt = actor(&[
-        "listen l 127.0.0.1:6302",
-        "connect c 127.0.0.1:6302",
-        "drain c",
-    ]);
-    let ended = run("tcpconnect", &["--latency", "-n", "1"], &words(&attempt));
-    assert_eq!((ended.code, ended.lines.len()), (Some(TERMINATED), 1));
-}
-
-#[test]
-fn interrupt_ends_the_command() {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        let netns = Netns::enter_new();
-        let trace = Trace::view("tcpconnect", &netns, &["--", "sleep", "1000"]);
-        trace.signal(signal);
-        let ended = trace.wait_end();
-        assert_eq!((ended.code, ended.stderr.as_str()), (Some(TERMINATED), ""));
-    }
 }

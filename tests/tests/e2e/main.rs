@@ -11,6 +11,7 @@ mod bytes;
 mod cli;
 mod closes;
 mod command;
+mod command_end;
 mod connect;
 mod connect_latency;
 mod differential;

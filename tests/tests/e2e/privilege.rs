@@ -248,7 +248,7 @@ fn command_keeps_what_the_tool_drops() {
 
 #[test]
 fn command_of_another_user_is_ended_all_the_same() {
-    let ended = by_sudo(65534, "exec sleep 1000", &["--duration", "100ms"]);
+    let ended = by_sudo(65534, "exec sleep 1000", &["--duration", "100ms", "--kill"]);
     assert_eq!(ended.code, Some(TERMINATED), "{}", ended.stderr);
 }
 

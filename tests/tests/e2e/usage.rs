@@ -55,6 +55,7 @@ fn options_that_exclude_or_need_each_other() {
         &["tcpconnect", "--local", "::1", "--remote", "10.0.0.1"],
         &["tcpconnect", "--follow"],
         &["tcpconnect", "--all"],
+        &["tcpconnect", "--kill"],
         &["tcpconnect", "-c", "--latency"],
         &["tcpconnect", "-c", "--histogram"],
         &["tcpconnect", "--latency=soon"],
@@ -210,8 +211,9 @@ const COMMON: &[&str] = &[
     "json",        // everywhere
     "fields",      // usage, output
     "resolve",     // usage
-    "duration",    // command, output
-    "max-events",  // usage, command, output
+    "kill",        // command_end
+    "duration",    // command_end, output
+    "max-events",  // usage, command_end, output
     "strict",      // loss
     "ready-fd",    // everywhere
     "hooks",       // everywhere in virtual machines, cli
