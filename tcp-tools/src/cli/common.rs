@@ -11,7 +11,10 @@ use super::parse;
 use crate::{
     command::Waiting,
     enrich::{CgroupError, Hierarchy, find_container},
-    kernel::{Filter, Options, Tier, namespace},
+    kernel::{
+        Filter, Options, Tier, namespace,
+        pseudo::{self, NO_PROC},
+    },
     output::Format,
     views::Needs,
 };
@@ -61,6 +64,8 @@ impl CommandArgs {
         if self.command.is_empty() {
             return Ok(None);
         }
+        // The stand-in is this program itself, by its name there.
+        anyhow::ensure!(pseudo::has_proc(), "cannot start the command: {NO_PROC}");
         anyhow::ensure!(
             self.all || namespace::has_host_pids(),
             "-- COMMAND cannot be told from others in this PID namespace: the kernel goes by the ids of the host's; use \

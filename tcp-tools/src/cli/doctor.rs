@@ -1,4 +1,4 @@
-//! `doctor`: what this kernel offers, and what is in the way.
+//! `doctor`: what this kernel offers, and what each view lacks.
 
 use std::fs;
 
@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use super::{FAILED, OK, common::KernelArgs};
 use crate::enrich::Hierarchy;
-use crate::kernel::{Attached, Error, Filter, Kernel, Point, Tier, namespace, privilege};
+use crate::kernel::{
+    Attached, Error, Filter, Kernel, Options, Point, Tier, btf::KERNEL_BTF, check_surroundings,
+    namespace, privilege, pseudo,
+};
 use crate::views::Needs;
 
 /// Options of its own.
@@ -24,15 +27,21 @@ pub(super) struct Args {
 /// What was found.
 struct Findings {
     release: String,
-    btf: String,
+    /// Where the kernel's type information comes from, if it can be had.
+    btf: Option<String>,
     missing_capabilities: Vec<&'static str>,
     lockdown: String,
-    has_host_pids: bool,
+    /// Whether this is the initial PID namespace; `None` where that cannot be found out.
+    is_pid_namespace_initial: Option<bool>,
     cgroup2: Result<Hierarchy, String>,
     missing_fields: Vec<(String, &'static str)>,
+    /// As it was forced.
+    tier: Option<Tier>,
     points: Vec<Attached>,
     /// Why nothing could be tried.
     obstacle: Option<Error>,
+    /// Each view, and why it cannot run.
+    views: Vec<(&'static str, Option<String>)>,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
@@ -41,18 +50,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
         .kernel
         .to_options(Needs::default(), Filter::default(), level);
     let mut findings = Findings {
-        release: first_line("/proc/sys/kernel/osrelease"),
-        btf: options.btf.as_ref().map_or_else(
-            || String::from("the running kernel's"),
-            |path| path.display().to_string(),
-        ),
+        release: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+        btf: Some(btf_file(&options)),
         missing_capabilities: privilege::missing(),
         lockdown: first_line("/sys/kernel/security/lockdown"),
-        has_host_pids: namespace::has_host_pids(),
-        cgroup2: Hierarchy::find().map_err(|error| error.to_string()),
+        is_pid_namespace_initial: namespace::is_pid_namespace_initial(),
+        cgroup2: cgroup2(),
         missing_fields: Vec::new(),
+        tier: options.tier,
         points: Vec::new(),
         obstacle: None,
+        views: Vec::new(),
     };
     match Kernel::prepare(&options) {
         Ok(kernel) => {
@@ -63,8 +74,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
                 .map(|it| (it.field.clone(), it.loss))
                 .collect();
         }
-        Err(error) => findings.obstacle = Some(error),
+        Err(error) => {
+            if matches!(error, Error::Btf(_)) {
+                findings.btf = None;
+            }
+            findings.obstacle = Some(error);
+        }
     }
+    findings.views = super::views()
+        .map(|(name, needs)| (name, findings.problem(&needs.points)))
+        .collect();
     let text = if args.json {
         format!("{}\n", findings.json())
     } else {
@@ -79,9 +98,38 @@ fn first_line(path: &str) -> String {
     text.lines().next().unwrap_or("not available").to_owned()
 }
 
+fn btf_file(options: &Options) -> String {
+    let file = options.btf.as_deref();
+    file.map_or_else(|| String::from(KERNEL_BTF), |it| it.display().to_string())
+}
+
+/// What is mounted may be covered by something else.
+fn cgroup2() -> Result<Hierarchy, String> {
+    let hierarchy = Hierarchy::find().map_err(|error| error.to_string())?;
+    let mount = hierarchy.mount();
+    if pseudo::is_cgroup2(mount) {
+        return Ok(hierarchy);
+    }
+    Err(format!(
+        "mounted on {}, and not to be seen there",
+        mount.display()
+    ))
+}
+
 impl Findings {
+    /// Why a view that attaches these points cannot run, in the words in which it would say so.
+    fn problem(&self, points: &[Point]) -> Option<String> {
+        if let Some(error) = &self.obstacle {
+            return Some(message(error));
+        }
+        let surroundings = check_surroundings(points).err();
+        let mut asked = self.points.iter().filter(|it| points.contains(&it.point));
+        let error = surroundings.or_else(|| asked.find_map(|it| it.obstacle(self.tier)));
+        error.as_ref().map(message)
+    }
+
     fn ok(&self) -> bool {
-        self.obstacle.is_none()
+        self.views.iter().all(|(_, problem)| problem.is_none())
             && self
                 .points
                 .iter()
@@ -100,11 +148,12 @@ impl Findings {
             "btf": {"source": self.btf},
             "capabilities": {"missing": self.missing_capabilities},
             "lockdown": self.lockdown,
-            "pid_namespace": {"initial": self.has_host_pids},
+            "pid_namespace": {"initial": self.is_pid_namespace_initial},
             "cgroup2": self.cgroup2.is_ok(),
             "missing_fields": missing_fields,
             "points": points,
             "obstacle": self.obstacle.as_ref().map(message),
+            "views": self.views.iter().map(view_json).collect::<Vec<_>>(),
             "ok": self.ok(),
         })
     }
@@ -116,13 +165,16 @@ impl Findings {
             missing => format!("missing {}", missing.join(", ")),
         };
         checks.add_row(["kernel", &self.release]);
-        checks.add_row(["btf", &self.btf]);
+        let btf = self.btf.as_deref().unwrap_or("none that is of use");
+        checks.add_row(["btf", btf]);
         checks.add_row(["capabilities", &capabilities]);
         checks.add_row(["lockdown", &self.lockdown]);
-        let pid_namespace = if self.has_host_pids {
-            "the initial one"
-        } else {
-            "not the initial one: ids are those of that; what processes outside hold is not seen"
+        let pid_namespace = match self.is_pid_namespace_initial {
+            Some(true) => "the initial one",
+            Some(false) => {
+                "not the initial one: PIDs are those of the initial one; what processes outside hold is not seen"
+            }
+            None => "unknown",
         };
         checks.add_row(["pid namespace", pid_namespace]);
         let cgroup2 = self
@@ -135,6 +187,9 @@ impl Findings {
         }
         if let Some(error) = &self.obstacle {
             checks.add_row(["obstacle", &message(error)]);
+        }
+        if self.is_pid_namespace_initial.is_none() && !pseudo::has_proc() {
+            checks.add_row(["proc", pseudo::NO_PROC]);
         }
         let mut points = table(["POINT", "TIER", "MECHANISM"]);
         let mut refusals = table(["POINT", "REFUSED", "REASON"]);
@@ -150,12 +205,19 @@ impl Findings {
                 refusals.add_row([&name, &it.mechanism, &it.reason]);
             }
         }
+        let mut views = table(["VIEW", "CANNOT RUN"]);
+        // An obstacle, shown above, is that of all.
+        for (view, problem) in self.views.iter().filter(|_| self.obstacle.is_none()) {
+            problem.iter().for_each(|problem| {
+                views.add_row([*view, problem]);
+            });
+        }
         let verdict = if self.ok() {
             "All views can run."
         } else {
             "Not all views can run."
         };
-        let tables = [checks, points, refusals];
+        let tables = [checks, points, refusals, views];
         let filled = tables.iter().filter(|table| table.row_count() > 0);
         let lines = filled.flat_map(|table| table.lines().chain([String::new()]));
         let mut text: String = lines.map(|line| format!("{}\n", line.trim())).collect();
@@ -163,6 +225,14 @@ impl Findings {
         text.push('\n');
         text
     }
+}
+
+fn view_json((view, problem): &(&'static str, Option<String>)) -> Value {
+    let mut json = json!({"view": view, "runs": problem.is_none()});
+    if let Some(problem) = problem {
+        json["problem"] = json!(problem);
+    }
+    json
 }
 
 fn point_json(attached: &Attached) -> Value {

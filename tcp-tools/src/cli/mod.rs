@@ -18,8 +18,8 @@ use crate::{
     kernel::{Losses, Tracer},
     trace::{self, Bounds, Clock},
     views::{
-        Context as ViewContext, Source, View, sockets, tcpaccept, tcpconnect, tcplife, tcpretrans,
-        tcptop,
+        Context as ViewContext, Needs, Source, View, sockets, tcpaccept, tcpconnect, tcplife,
+        tcpretrans, tcptop,
     },
 };
 
@@ -84,14 +84,12 @@ pub fn main() -> ExitCode {
     let matches = definition().get_matches_from(arguments(given));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match &cli.command {
-        Command::Tcplife(args) => view(&args.common, tcplife::Tcplife::new(args)),
-        Command::Tcpconnect(args) => view(&args.common, tcpconnect::Tcpconnect::new(args)),
-        Command::Tcpaccept(args) => view(&args.common, tcpaccept::Tcpaccept::new(args)),
-        Command::Tcpretrans(args) => view(&args.common, tcpretrans::Tcpretrans::new(args)),
-        Command::Tcptop(args) => view(&args.common, tcptop::Tcptop::new(args)),
-        Command::Sockets(args) => view(&args.common, sockets::Sockets::new(args)),
         Command::Schema(args) => schema::run(args),
         Command::Doctor(args) => doctor::run(args),
+        view => view.view().map_or(Ok(OK), |(args, view)| match view {
+            Ok(mut view) => run(args, &mut *view),
+            Err(problem) => usage(&problem),
+        }),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -142,15 +140,42 @@ fn usage(problem: &dyn std::fmt::Display) -> ! {
         .exit()
 }
 
-/// Runs a view, if its options make sense.
-fn view<V: View>(
-    args: &common::Args,
-    view: Result<V, impl std::fmt::Display>,
-) -> anyhow::Result<u8> {
-    match view {
-        Ok(mut view) => run(args, &mut view),
-        Err(problem) => usage(&problem),
+/// A view with the options that all share, or why its options make no sense.
+type Chosen<'a> = (&'a common::Args, Result<Box<dyn View>, String>);
+
+impl Command {
+    /// The view that it runs, if it runs one.
+    fn view(&self) -> Option<Chosen<'_>> {
+        fn boxed<V: View + 'static>(
+            view: Result<V, impl std::fmt::Display>,
+        ) -> Result<Box<dyn View>, String> {
+            match view {
+                Ok(view) => Ok(Box::new(view)),
+                Err(problem) => Err(problem.to_string()),
+            }
+        }
+        Some(match self {
+            Self::Tcplife(args) => (&args.common, boxed(tcplife::Tcplife::new(args))),
+            Self::Tcpconnect(args) => (&args.common, boxed(tcpconnect::Tcpconnect::new(args))),
+            Self::Tcpaccept(args) => (&args.common, boxed(tcpaccept::Tcpaccept::new(args))),
+            Self::Tcpretrans(args) => (&args.common, boxed(tcpretrans::Tcpretrans::new(args))),
+            Self::Tcptop(args) => (&args.common, boxed(tcptop::Tcptop::new(args))),
+            Self::Sockets(args) => (&args.common, boxed(sockets::Sockets::new(args))),
+            Self::Schema(_) | Self::Doctor(_) => return None,
+        })
     }
+}
+
+/// Each view by its name, and what it needs without any options.
+fn views() -> impl Iterator<Item = (&'static str, Needs)> {
+    schema::VIEWS.into_iter().filter_map(|name| {
+        let matches = definition()
+            .try_get_matches_from(["tcp-tools", name])
+            .ok()?;
+        let cli = Cli::from_arg_matches(&matches).ok()?;
+        let (_, view) = cli.command.view()?;
+        Some((name, view.ok()?.needs()))
+    })
 }
 
 fn run(args: &common::Args, view: &mut dyn View) -> anyhow::Result<u8> {

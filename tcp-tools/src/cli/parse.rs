@@ -12,7 +12,10 @@ use wildmatch::WildMatch;
 
 use crate::{
     event::{state_name, state_named},
-    kernel::{Tier, namespace, netns_exists, netns_inode},
+    kernel::{
+        Tier, namespace, netns_exists, netns_inode,
+        pseudo::{self, NO_PROC},
+    },
 };
 
 /// `--hooks`: a tier, or the best.
@@ -32,10 +35,19 @@ pub(super) fn tier() -> impl TypedValueParser<Value = Hooks> {
 pub(super) fn pid(text: &str) -> Result<u32, String> {
     let pid = text.parse().ok().filter(|pid| *pid > 0);
     let pid: u32 = pid.ok_or_else(|| format!("{text:?} is no process id"))?;
+    check_proc()?;
     if !namespace::has_host_pids() || Path::new("/proc").join(pid.to_string()).exists() {
         Ok(pid)
     } else {
         Err(format!("there is no process {pid}"))
+    }
+}
+
+/// Whether processes can be looked for.
+fn check_proc() -> Result<(), String> {
+    match pseudo::has_proc() {
+        true => Ok(()),
+        false => Err(format!("cannot look for processes: {NO_PROC}")),
     }
 }
 
@@ -137,10 +149,13 @@ pub(super) fn netns(text: &str) -> Result<u32, String> {
     };
     match text.parse::<u32>() {
         Ok(pid) if pid <= LARGEST_PID => {
+            check_proc()?;
             of(&Path::new("/proc").join(pid.to_string()).join("ns/net"))
         }
         Ok(inode) if netns_exists(inode) => Ok(inode),
-        Ok(inode) => Err(format!("no process is in a network namespace {inode}")),
+        Ok(inode) => Err(check_proc()
+            .err()
+            .unwrap_or_else(|| format!("no process is in a network namespace {inode}"))),
         Err(_) => of(Path::new(text)),
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Args {
     view: Option<String>,
 }
 
-const VIEWS: [&str; 6] = [
+pub(super) const VIEWS: [&str; 6] = [
     "tcplife",
     "tcpconnect",
     "tcpaccept",

@@ -86,6 +86,12 @@ impl Hierarchy {
         Some(Self { mount })
     }
 
+    /// Where it is mounted.
+    #[must_use]
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
     #[cfg(test)]
     pub(super) fn at(mount: &Path) -> Self {
         Self {

@@ -21,8 +21,10 @@ pub use error::{BtfError, Fault};
 use raw::{Data, Kind, Raw, malformed};
 use walk::Walk;
 
+use super::pseudo::is_in_sysfs;
+
 /// Where the running kernel shows its BTF.
-const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// No kernel comes near; a bound for `--btf /dev/zero`.
 const MAX_FILE: u64 = 256 << 20;
@@ -85,7 +87,8 @@ impl Btf {
     pub fn load(path: Option<&Path>, names: &Names) -> Result<Self, BtfError> {
         let file = path.unwrap_or(Path::new(KERNEL_BTF));
         let data = read(file, path.is_none()).map_err(|source| match (source.kind(), path) {
-            (ErrorKind::NotFound, None) => BtfError::NotInKernel,
+            (ErrorKind::NotFound, None) if is_in_sysfs(file) => BtfError::NotInKernel,
+            (ErrorKind::NotFound, None) => BtfError::NoSysfs,
             (ErrorKind::NotFound, Some(_)) => BtfError::Missing {
                 file: file.to_owned(),
             },

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, io};
 
-use super::{Point, Tier, btf::BtfError};
+use super::{Point, Tier, btf::BtfError, pseudo::NO_PROC};
 
 /// Why a trace cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,11 @@ pub enum Error {
     /// The ring buffer cannot be waited on.
     #[error("cannot wait for the ring buffer: {0}")]
     Ring(io::Error),
+    /// Network namespaces cannot be found.
+    #[error(
+        "cannot list the open sockets: processes and their network namespaces are found in /proc, and {NO_PROC}"
+    )]
+    NoProc,
     /// An iterator failed.
     #[error("cannot take a snapshot of the open sockets: {0}")]
     Snapshot(io::Error),

@@ -11,6 +11,7 @@ pub mod namespace;
 mod object;
 mod offsets;
 pub mod privilege;
+pub mod pseudo;
 mod ring;
 mod snapshot;
 mod sys;
@@ -131,6 +132,18 @@ fn unreached(options: &Options) -> Vec<(&'static str, &'static str)> {
     unreached.map(|(_, module, name)| (module, name)).collect()
 }
 
+/// Checks what these points need besides the kernel's programs.
+///
+/// # Errors
+///
+/// When there is no /proc in which network namespaces could be found.
+pub fn check_surroundings(points: &[Point]) -> Result<(), Error> {
+    if points.iter().any(|point| point.is_by_namespace()) && !pseudo::has_proc() {
+        return Err(Error::NoProc);
+    }
+    Ok(())
+}
+
 /// A running trace. Everything detaches when it is dropped.
 pub struct Tracer {
     /// Where the records come from.
@@ -155,6 +168,7 @@ impl Tracer {
     /// this kernel does not give.
     pub fn start(options: &Options) -> Result<Self, Error> {
         let mut kernel = Kernel::prepare(options)?;
+        check_surroundings(&options.points)?;
         let mut points = options.points.clone();
         if let Some(at) = points.iter().position(|point| *point == Point::State) {
             points.insert(at + 1, Point::StateAgain);
@@ -164,22 +178,12 @@ impl Tracer {
         }
         let attached = kernel.attach(&points, options.tier);
         for it in &attached {
-            let point = it.point;
-            if it.chosen.is_none() {
+            if let Some(error) = it.obstacle(options.tier) {
+                return Err(error);
+            }
+            if let (None, Some(loss)) = (&it.chosen, it.point.loss()) {
                 let reasons = hooks::reasons(&it.refused);
-                match (options.tier, point.loss()) {
-                    (Some(tier), _) if !it.refused.is_empty() && point.has_tiers() => {
-                        return Err(Error::Tier {
-                            tier,
-                            point,
-                            reasons,
-                        });
-                    }
-                    (_, None) => {
-                        return Err(Error::Point { point, reasons });
-                    }
-                    (_, Some(loss)) => log::warn!("{loss}: {point} cannot be attached ({reasons})"),
-                }
+                log::warn!("{loss}: {} cannot be attached ({reasons})", it.point);
             }
         }
         let tracer = Self {

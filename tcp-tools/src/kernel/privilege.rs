@@ -1,7 +1,5 @@
 //! Which capabilities this process has.
 
-use std::fs;
-
 use super::namespace;
 
 const CAP_SYS_PTRACE: u32 = 19;
@@ -32,12 +30,9 @@ pub(super) fn may_look() -> bool {
     effective().is_none_or(|effective| effective >> CAP_SYS_PTRACE & 1 != 0)
 }
 
-/// `CapEff` of this process; `None` where it cannot be read, and then the kernel's own refusal must do.
+/// The effective capabilities of this thread, as bits; `None` where the kernel does not give them, and then its
+/// own refusal must do.
 #[must_use]
 pub fn effective() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
+    Some(rustix::thread::capabilities(None).ok()?.effective.bits())
 }

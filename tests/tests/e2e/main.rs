@@ -22,6 +22,7 @@ mod harness;
 mod load;
 mod loss;
 mod machine;
+mod masked;
 mod net_filters;
 mod older;
 mod output;

@@ -12,6 +12,13 @@ pub enum BtfError {
         super::KERNEL_BTF
     )]
     NotInKernel,
+    /// Whether the running kernel has any cannot be seen.
+    #[error(
+        "cannot read the kernel's BTF, {}: sysfs is not mounted on /sys here, or is covered; mount it \
+         (mount -t sysfs sysfs /sys), or give the BTF of this very kernel with --btf FILE",
+        super::KERNEL_BTF
+    )]
+    NoSysfs,
     /// The file that was asked for does not exist.
     #[error("the BTF file {file:?} does not exist")]
     Missing {

@@ -8,6 +8,7 @@ mod table;
 use std::{
     fs, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -16,7 +17,7 @@ use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
 
 use self::table::{How, Mechanism, mechanisms};
 pub use self::table::{Point, Tier};
-use super::{btf::Btf, object::Object, sys, tracefs};
+use super::{Error, btf::Btf, object::Object, pseudo::is_in_sysfs, sys, tracefs};
 
 /// A mechanism that this kernel did not give.
 #[derive(Clone, Debug)]
@@ -47,6 +48,24 @@ impl Attached {
     /// The program that does the work, where it is this point's own.
     pub(super) fn program(&self) -> Option<BorrowedFd<'_>> {
         self.program.as_ref().map(|fd| fd.as_fd())
+    }
+
+    /// Why a trace that asks for this point cannot run, with `tier` if one is forced.
+    #[must_use]
+    pub fn obstacle(&self, tier: Option<Tier>) -> Option<Error> {
+        if self.chosen.is_some() {
+            return None;
+        }
+        let (point, reasons) = (self.point, reasons(&self.refused));
+        match tier {
+            Some(tier) if !self.refused.is_empty() && point.has_tiers() => Some(Error::Tier {
+                tier,
+                point,
+                reasons,
+            }),
+            _ if point.loss().is_none() => Some(Error::Point { point, reasons }),
+            _ => None,
+        }
     }
 
     /// The program stays loaded, so that its counters can be read still.
@@ -252,9 +271,13 @@ fn kprobe_pmu() -> Result<u32, String> {
             .trim()
             .parse()
             .map_err(|error| format!("{PATH}: {error}")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(String::from(
-            "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)",
-        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(String::from(if is_in_sysfs(Path::new(PATH)) {
+                "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)"
+            } else {
+                "kprobes cannot be found: sysfs is not mounted on /sys here, or is covered"
+            }))
+        }
         Err(error) => Err(format!("{PATH}: {error}")),
     }
 }

@@ -257,6 +257,12 @@ impl Point {
         matches!(self, Self::OpenSockets | Self::Sockets | Self::Holders)
     }
 
+    /// Whether it is read once in every network namespace.
+    #[must_use]
+    pub fn is_by_namespace(self) -> bool {
+        matches!(self, Self::SeedSockets | Self::OpenSockets | Self::Sockets)
+    }
+
     /// What is missing without it; `None` if nothing works then.
     #[must_use]
     pub fn loss(self) -> Option<&'static str> {
