@@ -111,7 +111,7 @@ fn cgroup2() -> Result<Hierarchy, String> {
         return Ok(hierarchy);
     }
     Err(format!(
-        "mounted on {}, and not to be seen there",
+        "mounted on {}, but not visible there",
         mount.display()
     ))
 }
@@ -165,7 +165,7 @@ impl Findings {
             missing => format!("missing {}", missing.join(", ")),
         };
         checks.add_row(["kernel", &self.release]);
-        let btf = self.btf.as_deref().unwrap_or("none that is of use");
+        let btf = self.btf.as_deref().unwrap_or("unusable: see obstacle");
         checks.add_row(["btf", btf]);
         checks.add_row(["capabilities", &capabilities]);
         checks.add_row(["lockdown", &self.lockdown]);

@@ -31,9 +31,24 @@ fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<c_long> {
 
 fn checked(result: c_long) -> io::Result<c_long> {
     if result < 0 {
-        Err(io::Error::last_os_error())
+        Err(named(io::Error::last_os_error()))
     } else {
         Ok(result)
+    }
+}
+
+/// Gives a reason to the number that is the kernel's own, and has no text in libc. An architecture without
+/// trampolines refuses with it: arm64 loads fentry programs and attaches none with Linux 5.10
+/// (`arch_prepare_bpf_trampoline`, kernel/bpf/trampoline.c) and 6.1 (`register_fentry`, in the same file).
+fn named(error: io::Error) -> io::Error {
+    // include/linux/errno.h (6.18)
+    const ENOTSUPP: i32 = 524;
+    match error.raw_os_error() {
+        Some(ENOTSUPP) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this kernel cannot hook functions of this kind (ENOTSUPP)",
+        ),
+        _ => error,
     }
 }
 
@@ -287,4 +302,30 @@ pub(super) fn lift_memlock_limit() {
     };
     // SAFETY: takes a valid pointer. A refusal shows when the maps are made.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const all) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_own_number_has_a_reason() {
+        let text = |errno| named(io::Error::from_raw_os_error(errno)).to_string();
+        assert_eq!(
+            text(524),
+            "this kernel cannot hook functions of this kind (ENOTSUPP)"
+        );
+        assert_eq!(text(libc::EBUSY), "Device or resource busy (os error 16)");
+        // What decides on the error sees it still.
+        let other = named(io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(other.raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn it_is_named_where_a_call_fails() {
+        // SAFETY: writes this thread's own errno.
+        unsafe { *libc::__errno_location() = 524 };
+        let error = checked(-1).unwrap_err();
+        assert!(error.to_string().contains("ENOTSUPP"), "{error}");
+    }
 }
