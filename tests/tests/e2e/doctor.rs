@@ -133,6 +133,22 @@ fn table_names_every_point_and_its_mechanism() {
     }
 }
 
+/// These tests are built as the tool is.
+#[test]
+fn hooks_are_refused_for_tests_and_not_in_a_release() {
+    let mut command = Command::new(tool());
+    let output = command
+        .args(["doctor", "--json"])
+        .env("TCP_TOOLS_REFUSE", "tcp_retransmit_skb")
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let points = points(&report);
+    let retransmit = points.iter().find(|it| it.0 == "retransmit").unwrap();
+    assert_eq!(retransmit.1.is_none(), cfg!(debug_assertions), "{report}");
+    assert_eq!(report["ok"] == false, cfg!(debug_assertions), "{report}");
+}
+
 #[test]
 fn bad_btf_is_a_finding_and_not_the_end() {
     let (code, report) = json(&["--btf", "/dev/null"]);
