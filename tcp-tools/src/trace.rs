@@ -309,8 +309,9 @@ impl Stream<'_> {
             ..self.tracer.losses()?
         };
         if losses != self.reported {
+            let new = losses.since(&self.reported);
             self.reported = losses;
-            tell_losses(&losses, self.view.lines(), &self.intake.context.clock);
+            tell_losses(&losses, &new, self.view.lines(), &self.intake.context.clock);
         }
         Ok(losses)
     }
@@ -354,8 +355,8 @@ fn tell_ready(mut ready: File) -> Result<(), Error> {
     ready.write_all(b"ready\n").map_err(Error::Ready)
 }
 
-/// Says in the stream what was lost so far, if that is JSON.
-fn tell_losses(losses: &Losses, lines: &mut dyn Lines, clock: &Clock) {
+/// Says in the stream what was lost so far, and what of that is new, if that is JSON.
+fn tell_losses(losses: &Losses, new: &Losses, lines: &mut dyn Lines, clock: &Clock) {
     if lines.format() != Format::Json {
         return;
     }
@@ -365,8 +366,11 @@ fn tell_losses(losses: &Losses, lines: &mut dyn Lines, clock: &Clock) {
         ("ts", Value::Rfc3339(clock.wall_ns(now))),
         ("ts_ns", Value::Uint(now)),
     ];
-    let causes = losses.causes().into_iter().filter(|(_, count)| *count != 0);
-    fields.extend(causes.map(|(name, count)| (name, Value::Uint(count))));
+    let totals = losses.causes().map(|(cause, count)| (cause.total, count));
+    let steps = new.causes().map(|(cause, count)| (cause.step, count));
+    let sums = [("total", losses.total()), ("new", new.total())];
+    let counts = totals.chain(sums).chain(steps);
+    fields.extend(counts.map(|(name, count)| (name, Value::Uint(count))));
     lines.object(&fields);
 }
 

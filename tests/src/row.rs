@@ -278,7 +278,9 @@ fn well_formed(row: &Value) -> Option<bool> {
     let event = row["event"].as_str()?;
     if event == "lost" {
         let causes = ["ring_full", "map_full", "read_fault", "missed"];
-        return Some(is_stamped(row)? && causes.iter().any(|cause| row[cause].is_u64()));
+        let total = row["total"].as_u64()?;
+        let is_step = (1..=total).contains(&row["new"].as_u64()?);
+        return Some(is_stamped(row)? && is_step && causes.iter().any(|cause| row[cause].is_u64()));
     }
     let own = match event {
         "tcplife" => is_session(row)?,

@@ -383,8 +383,11 @@ fn rows_among(lines: &[String], view: &str, netns: u64) -> impl Iterator<Item = 
 /// Whether it says that events were missed, and nothing else lost.
 fn tells_missed(line: &str) -> bool {
     let told = line.strip_prefix("tcp-tools: lost ");
-    told.and_then(|told| told.split_once(" events "))
-        .is_some_and(|(count, causes)| causes == format!("(missed {count})"))
+    told.and_then(|told| told.split_once(' '))
+        .is_some_and(|(count, rest)| {
+            let events = if count == "1" { "event" } else { "events" };
+            rest == format!("{events} (missed {count}); missed: the kernel did not run a probe")
+        })
 }
 
 /// `tcp-tools tcplife ARGS`, with the hook tier that the environment asks for.

@@ -289,22 +289,21 @@ fn report(losses: &Losses) {
     if losses.total() == 0 {
         return;
     }
+    let total = losses.total();
+    let events = if total == 1 { "event" } else { "events" };
     let causes: Vec<_> = losses
         .causes()
-        .into_iter()
-        .filter(|(_, count)| *count != 0)
-        .map(|(name, count)| format!("{name} {count}"))
+        .map(|(cause, count)| format!("{} {count}", cause.total))
         .collect();
-    eprint!(
-        "tcp-tools: lost {} events ({})",
-        losses.total(),
-        causes.join(", ")
-    );
+    eprint!("tcp-tools: lost {total} {events} ({})", causes.join(", "));
     if losses.ring_full > 0 {
         eprint!("; a larger --buffer-size helps against ring_full");
     }
     if losses.map_full > 0 {
         eprint!("; a larger --max-sockets helps against map_full");
+    }
+    if losses.missed > 0 {
+        eprint!("; missed: the kernel did not run a probe");
     }
     eprintln!();
 }

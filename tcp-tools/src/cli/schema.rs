@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::OK;
 use crate::{
+    kernel::CAUSES,
     output::{Column, Format, Kind},
     views::{Layout, Row, Subject, sockets, tcpaccept, tcpconnect, tcplife, tcpretrans, tcptop},
 };
@@ -206,20 +207,30 @@ fn property<R>(column: &'static Column<R>) -> (String, Value) {
 /// What any view may say in between.
 fn lost() -> Value {
     let count = |doc: &str| json!({"type": "integer", "minimum": 1, "description": doc});
+    let mut properties = Map::new();
+    properties.insert(String::from("event"), json!({"const": "lost"}));
+    properties.insert(String::from("ts"), json!({"type": "string"}));
+    properties.insert(String::from("ts_ns"), json!({"type": "integer"}));
+    for cause in &CAUSES {
+        let total = format!("{} Total since the trace began.", cause.doc);
+        let step = format!(
+            "Of {}, what has come since the previous `lost` line.",
+            cause.total
+        );
+        properties.insert(cause.total.to_owned(), count(&total));
+        properties.insert(cause.step.to_owned(), count(&step));
+    }
+    let total = "Sum over all causes since the trace began. The last line has the trace's.";
+    properties.insert(String::from("total"), count(total));
+    let new =
+        "Sum over all causes since the previous `lost` line. These add up to the last `total`.";
+    properties.insert(String::from("new"), count(new));
     json!({
         "type": "object",
-        "description": "Events were lost: totals since the trace began, by cause.",
-        "properties": {
-            "event": {"const": "lost"},
-            "ts": {"type": "string"},
-            "ts_ns": {"type": "integer"},
-            "ring_full": count("Records that found no room in the ring buffer."),
-            "map_full": count("Sockets that could not be remembered; they are reported as partial."),
-            "read_fault": count("Reads of kernel memory that failed."),
-            "missed": count("Times that the kernel did not run a program."),
-            "undecoded": count("Records that could not be understood."),
-        },
-        "required": ["event", "ts", "ts_ns"],
+        "description": "Events were lost. Running totals by cause, which must not be added up, and `new` and \
+            `new_*`, which may: what has come since the previous `lost` line.",
+        "properties": properties,
+        "required": ["event", "ts", "ts_ns", "total", "new"],
     })
 }
 

@@ -23,23 +23,74 @@ pub struct Losses {
     pub undecoded: u64,
 }
 
+/// A cause of loss, as it is called in JSON and in messages.
+pub struct Cause {
+    /// Its total since the trace began.
+    pub total: &'static str,
+    /// What has come since the last report.
+    pub step: &'static str,
+    /// What it is.
+    pub doc: &'static str,
+    count: fn(&Losses) -> u64,
+}
+
+/// All causes.
+pub const CAUSES: [Cause; 5] = [
+    Cause {
+        total: "ring_full",
+        step: "new_ring_full",
+        doc: "Records that found no room in the ring buffer.",
+        count: |losses| losses.ring_full,
+    },
+    Cause {
+        total: "map_full",
+        step: "new_map_full",
+        doc: "Sockets that could not be remembered; they are reported as partial.",
+        count: |losses| losses.map_full,
+    },
+    Cause {
+        total: "read_fault",
+        step: "new_read_fault",
+        doc: "Reads of kernel memory that failed.",
+        count: |losses| losses.read_fault,
+    },
+    Cause {
+        total: "missed",
+        step: "new_missed",
+        doc: "Times that the kernel did not run a program.",
+        count: |losses| losses.missed,
+    },
+    Cause {
+        total: "undecoded",
+        step: "new_undecoded",
+        doc: "Records that could not be understood.",
+        count: |losses| losses.undecoded,
+    },
+];
+
 impl Losses {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.causes().iter().map(|(_, count)| count).sum()
+        self.causes().map(|(_, count)| count).sum()
     }
 
-    /// Each cause with its name, as it is called in JSON and in messages.
+    /// Each cause of something, and how much.
+    pub fn causes(&self) -> impl Iterator<Item = (&'static Cause, u64)> {
+        let counts = CAUSES.iter().map(|cause| (cause, (cause.count)(self)));
+        counts.filter(|(_, count)| *count > 0)
+    }
+
+    /// What has come since an earlier moment.
     #[must_use]
-    pub fn causes(&self) -> [(&'static str, u64); 5] {
-        [
-            ("ring_full", self.ring_full),
-            ("map_full", self.map_full),
-            ("read_fault", self.read_fault),
-            ("missed", self.missed),
-            ("undecoded", self.undecoded),
-        ]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            ring_full: self.ring_full.saturating_sub(earlier.ring_full),
+            map_full: self.map_full.saturating_sub(earlier.map_full),
+            read_fault: self.read_fault.saturating_sub(earlier.read_fault),
+            missed: self.missed.saturating_sub(earlier.missed),
+            undecoded: self.undecoded.saturating_sub(earlier.undecoded),
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub use self::{
     error::Error,
     filter::Filter,
     hooks::{Attached, Point, Refusal, Tier},
-    loss::Losses,
+    loss::{CAUSES, Losses},
     offsets::MissingField,
     ring::Ring,
     snapshot::netns_exists,

@@ -159,8 +159,9 @@ impl Camera<'_> {
             ..self.tracer.losses()?
         };
         if losses != self.reported {
+            let new = losses.since(&self.reported);
             self.reported = losses;
-            tell_losses(&losses, self.view.lines(), &self.context.clock);
+            tell_losses(&losses, &new, self.view.lines(), &self.context.clock);
         }
         Ok(())
     }

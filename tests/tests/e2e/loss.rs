@@ -27,6 +27,10 @@ fn flooded(args: &[&str]) -> (Vec<Row>, Trace) {
     let netns = Netns::enter_new();
     let args = [&["--json", "--buffer-size", "4096"], args].concat();
     let trace = Trace::only(&netns, &args);
+    (fill(&trace, time), trace)
+}
+
+fn fill(trace: &Trace, time: Duration) -> Vec<Row> {
     let listener = sock::listen(V4, 1).unwrap();
     trace.freeze();
     let (start, mut rows) = (Instant::now(), Vec::new());
@@ -34,7 +38,7 @@ fn flooded(args: &[&str]) -> (Vec<Row>, Trace) {
         rows.extend(Pair::through(&listener).close());
     }
     trace.signal(libc::SIGCONT);
-    (rows, trace)
+    rows
 }
 
 fn flood(args: &[&str]) -> (Vec<Row>, Ended) {
@@ -92,6 +96,37 @@ fn loss_is_told_also_when_nothing_follows() {
     let (made, mut trace) = flooded(&[]);
     trace.wait_for_event("lost");
     assert_accounted_for(&trace.interrupt(), &made);
+}
+
+/// The sum of a field of all `lost` lines, and its last value.
+fn sum_and_last(lost: &[Value], field: &str) -> (u64, u64) {
+    let mut values = lost.iter().filter_map(|line| line[field].as_u64());
+    (values.clone().sum(), values.next_back().unwrap_or(0))
+}
+
+#[test]
+fn steps_add_up_to_the_totals_and_to_what_is_said_at_the_end() {
+    const CAUSES: [&str; 5] = ["ring_full", "map_full", "read_fault", "missed", "undecoded"];
+    let (_, mut trace) = flooded(&[]);
+    trace.wait_for_event("lost");
+    fill(&trace, Duration::ZERO);
+    let ended = trace.interrupt();
+    let lost = ended.events("lost");
+    assert!(lost.len() >= 2, "{lost:#?}");
+    let (sum, _) = sum_and_last(&lost, "new");
+    let (_, total) = sum_and_last(&lost, "total");
+    assert_eq!(sum, total, "{lost:#?}");
+    let said: Vec<_> = CAUSES
+        .iter()
+        .filter_map(|cause| {
+            let (sum, _) = sum_and_last(&lost, &format!("new_{cause}"));
+            let (_, last) = sum_and_last(&lost, cause);
+            assert_eq!(sum, last, "{cause}: {lost:#?}");
+            (last > 0).then(|| format!("{cause} {last}"))
+        })
+        .collect();
+    let said = format!("tcp-tools: lost {total} events ({});", said.join(", "));
+    assert!(ended.stderr.starts_with(&said), "{said}{}", ended.stderr);
 }
 
 #[test]
