@@ -39,7 +39,7 @@ impl Waiting {
     ///
     /// # Errors
     ///
-    /// When this program cannot be started once more.
+    /// When this program cannot be started a second time.
     pub fn new(command: &[OsString]) -> io::Result<Self> {
         let (word, start) = io::pipe()?;
         fcntl_setfd(&word, FdFlags::empty())?;

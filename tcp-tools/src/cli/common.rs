@@ -88,7 +88,7 @@ pub(crate) struct FilterArgs {
     /// Only sockets of these processes
     #[arg(short, long, value_name = "PID,...", value_delimiter = ',', value_parser = parse::pid)]
     pid: Vec<u32>,
-    /// Also of the children that these processes have during the trace
+    /// With --pid: also follow children forked during the trace
     #[arg(long, requires = "pid")]
     follow: bool,
     /// Only sockets of processes of these users
@@ -106,16 +106,16 @@ pub(crate) struct FilterArgs {
     /// Only this network namespace
     #[arg(long, value_name = "PID|PATH|INODE", value_parser = parse::netns)]
     netns: Option<u32>,
-    /// Only IPv4, also where an IPv6 socket talks it
+    /// IPv4 only, including IPv4-mapped IPv6 sockets
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     ipv4: bool,
-    /// Only IPv6
+    /// IPv6 only
     #[arg(short = '6', long)]
     ipv6: bool,
-    /// Only these local addresses; an IPv4 network also matches mapped ones
+    /// Only these local addresses or networks (CIDR); an IPv4 network also matches mapped addresses
     #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = parse::net)]
     local: Vec<IpNet>,
-    /// Only these remote addresses, likewise
+    /// Only these remote addresses or networks (CIDR)
     #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = parse::net)]
     remote: Vec<IpNet>,
     /// Only these local ports
@@ -147,7 +147,7 @@ impl FilterArgs {
         }
         if !self.pid.is_empty() && !namespace::has_host_pids() {
             log::warn!(
-                "--pid takes ids of the host's PID namespace, as the views show them; this is another"
+                "--pid takes PIDs of the initial PID namespace, as the views show them; this is another namespace"
             );
         }
         Ok(Filter {
@@ -221,7 +221,7 @@ pub(crate) struct OutputArgs {
     /// Show these fields, in this order; the names are those of the JSON objects
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub(crate) fields: Option<Vec<String>>,
-    /// Show names for addresses, as soon as they are known: the first rows show the addresses
+    /// Resolve addresses to host names (asynchronously; the first rows show addresses)
     #[arg(long)]
     pub(crate) resolve: bool,
 }
@@ -257,7 +257,7 @@ pub(crate) struct BoundsArgs {
     /// End after this many rows
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_events: Option<u64>,
-    /// Exit with 3 if anything was lost
+    /// Exit with status 3 if events were lost
     #[arg(long)]
     pub(crate) strict: bool,
     /// Write the line "ready" to this descriptor when everything is attached
@@ -270,7 +270,7 @@ pub(crate) struct BoundsArgs {
 #[group(skip)]
 #[command(next_help_heading = "Kernel")]
 pub(crate) struct KernelArgs {
-    /// Use only this kind of hook, instead of the best that attaches
+    /// Force one kind of hook instead of the best available
     #[arg(long, value_name = "TIER", default_value = "auto", value_parser = parse::tier())]
     hooks: parse::Hooks,
     /// Kernel type information from this file, instead of the running kernel's
@@ -279,7 +279,7 @@ pub(crate) struct KernelArgs {
     /// Bytes of the ring buffer, like 512k or 4m; rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "1m", value_parser = parse::buffer_size)]
     buffer_size: u32,
-    /// How many open sockets can be remembered
+    /// Track at most this many open sockets
     #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..))]
     max_sockets: u32,
     /// Say more on standard error, also what the kernel programs log; twice for all state changes

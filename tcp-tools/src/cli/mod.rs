@@ -30,10 +30,10 @@ const FAILED: u8 = 1;
 /// Something was lost, under `--strict`.
 const LOST: u8 = 3;
 
-/// TCP on this host, live: who talks to whom, how long, how much
+/// Live TCP views of this host
 ///
-/// Exit codes: 0 fine (also after Ctrl-C or when the reader of a pipe leaves), 1 it could not run, 2 wrong
-/// options, 3 events were lost under --strict.
+/// Exit codes: 0 fine (also after Ctrl-C or when the reader of a pipe leaves), or the status of -- COMMAND; 1 it
+/// could not run, 2 wrong options, 3 events were lost under --strict.
 #[derive(Debug, Parser)]
 // The name is also that of a link.
 #[command(version, bin_name = "tcp-tools", max_term_width = 100)]
@@ -46,11 +46,11 @@ struct Cli {
 enum Command {
     /// TCP sessions with their duration and bytes, as they end
     Tcplife(tcplife::Args),
-    /// Active opens, and what becomes of them
+    /// Outgoing connections (connect) and their result
     Tcpconnect(tcpconnect::Args),
-    /// Passive opens, and how long they waited
+    /// Accepted connections, with time in the accept queue
     Tcpaccept(tcpaccept::Args),
-    /// Segments that are sent again
+    /// TCP retransmissions
     Tcpretrans(tcpretrans::Args),
     /// Throughput by connection and process, once an interval
     Tcptop(tcptop::Args),
@@ -58,7 +58,7 @@ enum Command {
     Sockets(sockets::Args),
     /// The JSON Schema of a view's lines, or of all
     Schema(schema::Args),
-    /// What this kernel offers, and what is in the way
+    /// What this kernel offers, and what each view lacks
     Doctor(doctor::Args),
 }
 
@@ -71,7 +71,7 @@ const SHORT: &[(&str, &[(&str, char)])] = &[
     ("tcptop", tcptop::SHORT),
 ];
 
-/// Options of a view that lives on snapshots: it needs no room for what happens meanwhile.
+/// Options that a view of snapshots does not use: it stores no events.
 const HIDDEN: &[(&str, &[&str])] = &[("sockets", &["buffer_size", "max_sockets"])];
 
 /// Runs the command that the process's arguments ask for.
@@ -255,7 +255,7 @@ fn run(args: &common::Args, view: &mut dyn View) -> anyhow::Result<u8> {
     })
 }
 
-/// Writes text to standard output; nobody need read it.
+/// Writes text to standard output; a closed pipe is no error.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::{ErrorKind::BrokenPipe, Write as _};
     match std::io::stdout().write_all(text.as_bytes()) {

@@ -34,7 +34,7 @@ pub(super) fn tier() -> impl TypedValueParser<Value = Hooks> {
 /// A process that exists, as far as can be seen from this PID namespace.
 pub(super) fn pid(text: &str) -> Result<u32, String> {
     let pid = text.parse().ok().filter(|pid| *pid > 0);
-    let pid: u32 = pid.ok_or_else(|| format!("{text:?} is no process id"))?;
+    let pid: u32 = pid.ok_or_else(|| format!("not a process id: {text:?}"))?;
     check_proc()?;
     if !namespace::has_host_pids() || Path::new("/proc").join(pid.to_string()).exists() {
         Ok(pid)
@@ -64,7 +64,7 @@ pub(super) fn glob(text: &str) -> Result<WildMatch, String> {
     const LONGEST: usize = 15;
     if text.is_empty() || text.len() > LONGEST && !text.contains('*') {
         return Err(format!(
-            "no process has the name {text:?}: names have 1 to {LONGEST} bytes"
+            "not a process name: {text:?} (1 to {LONGEST} bytes)"
         ));
     }
     Ok(WildMatch::new(text))
@@ -75,7 +75,7 @@ pub(crate) fn milliseconds(text: &str) -> Result<Duration, String> {
     let number = text.parse::<f64>().ok();
     number
         .and_then(|number| Duration::try_from_secs_f64(number / 1000.0).ok())
-        .ok_or_else(|| format!("{text:?} is no number of milliseconds"))
+        .ok_or_else(|| format!("not a number of milliseconds: {text:?}"))
 }
 
 /// A number of seconds to wait again and again, which may have decimals.
@@ -86,13 +86,13 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     number
         .and_then(|number| Duration::try_from_secs_f64(number).ok())
         .filter(|time| (LEAST..=MOST).contains(time))
-        .ok_or_else(|| format!("{text:?} is no number of seconds from 0.01 to 86400"))
+        .ok_or_else(|| format!("not a number of seconds: {text:?} (0.01-86400)"))
 }
 
 /// A port or a range of ports.
 pub(super) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let port = |text: &str| match text.parse::<u16>() {
-        Ok(0) | Err(_) => Err(format!("{text:?} is no port: a number from 1 to 65535")),
+        Ok(0) | Err(_) => Err(format!("not a port number: {text:?} (1-65535)")),
         Ok(port) => Ok(port),
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -108,7 +108,7 @@ pub(crate) fn state(text: &str) -> Result<State, String> {
     state_named(text).ok_or_else(|| {
         let names = (ESTABLISHED..=CLOSING).filter_map(state_name);
         let names: Vec<_> = names.map(str::to_ascii_lowercase).collect();
-        format!("{text:?} is no state: {}", names.join(", "))
+        format!("unknown state {text:?}; one of: {}", names.join(", "))
     })
 }
 

@@ -41,7 +41,7 @@ pub struct Args {
     /// listens on, and by the remote port of all others
     #[arg(short, long, conflicts_with_all = ["fields", "timers", "info", "max_events"])]
     summary: bool,
-    /// Again and again, so often, like 1s or 500ms
+    /// Repeat at this interval, for example 1s or 500ms
     #[arg(long, value_name = "TIME", value_parser = interval)]
     interval: Option<Duration>,
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub struct Args {
 
 fn interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err(String::from("an interval takes time")),
+        Ok(Duration::ZERO) => Err(String::from("the interval must be greater than 0")),
         Ok(interval) => Ok(interval),
         Err(error) => Err(error.to_string()),
     }

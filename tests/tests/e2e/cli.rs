@@ -54,7 +54,7 @@ fn pids_are_those_of_the_host_in_another_pid_namespace() {
     let found = in_other_pid_namespace(&["sockets", "--pid", &me]);
     assert_eq!(found.status.code(), Some(0), "{found:?}");
     let stderr = String::from_utf8(found.stderr).unwrap();
-    assert!(stderr.contains("the host's PID namespace"), "{stderr}");
+    assert!(stderr.contains("the initial PID namespace"), "{stderr}");
     let report = in_other_pid_namespace(&["doctor", "--json"]).stdout;
     let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
     assert_eq!(report["pid_namespace"]["initial"], false, "{report}");

@@ -17,10 +17,10 @@ fn filter_that_can_match_nothing_is_refused() {
     for view in ALL {
         for (option, value, says) in [
             ("--pid", "4194303", "there is no process 4194303"),
-            ("--pid", "0", "no process id"),
+            ("--pid", "0", "not a process id: \"0\""),
             ("--pid", "1,4194303", "there is no process 4194303"),
-            ("--local-port", "0", "no port"),
-            ("--remote-port", "80,0-5", "no port"),
+            ("--local-port", "0", "not a port number: \"0\" (1-65535)"),
+            ("--remote-port", "80,0-5", "not a port number: \"0\""),
             ("--remote-port", "9-8", "empty"),
             ("--local", "10.0.0.0/33", "no address or network"),
             ("--remote", "example.org", "no address or network"),
