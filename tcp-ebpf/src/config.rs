@@ -14,6 +14,8 @@ pub mod event {
     pub const RETRANSMIT: u32 = 16;
     /// Listeners, whatever the filters say of them.
     pub const LISTENERS: u32 = 32;
+    /// RSTs that sockets send, so that [`SESSION`] says how they ended.
+    pub const RESET: u32 = 64;
 }
 
 macro_rules! words {

@@ -169,7 +169,8 @@ fn dump_sockets(ctx: *const TcpContext) -> i32 {
             &subject,
             &conn.claim,
         );
-        session::fill(record.as_mut_ptr(), sock, sock.state(), conn);
+        let now = sock.progress(sock.state());
+        session::fill(record.as_mut_ptr(), sock, now, conn);
         // If there was no room left, the kernel shows the socket again.
         if write(meta, &record) {
             conn.shown = moved;

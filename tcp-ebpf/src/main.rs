@@ -16,6 +16,7 @@ mod maps;
 mod mem;
 mod owner;
 mod process;
+mod reset;
 mod retransmit;
 mod session;
 mod sock;

@@ -73,6 +73,10 @@ pub(crate) struct Conn {
     pub(crate) holders: u32,
     /// The last of them that was found.
     pub(crate) last_holder: u32,
+    /// [`Sock::data_segments`] when its FIN was queued; 0 until then.
+    pub(crate) data_segments: u32,
+    /// 1 once it has sent a RST.
+    pub(crate) reset: u32,
 }
 
 impl Conn {

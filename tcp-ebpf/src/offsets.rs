@@ -94,6 +94,7 @@ const CGROUP: Need = Optional("cgroup filter, and cgroup of sockets opened befor
 const BACKLOG: Need = Optional("backlog of listeners");
 const FAST_OPEN: Need = Optional("marks of TCP Fast Open");
 const REASON: Need = Optional("reason of retransmits");
+const RESETS: Need = Optional("resets sent for data that arrives after the end of a session");
 const TIMERS: Need = Optional("timers of sockets");
 
 fields! {
@@ -135,6 +136,8 @@ fields! {
     total_retrans: u32 = "tcp_sock", "total_retrans", Required;
     snd_cwnd: u32 = "tcp_sock", "snd_cwnd", Required;
     mss_cache: u32 = "tcp_sock", "mss_cache", Required;
+    data_segs_in: u32 = "tcp_sock", "data_segs_in", RESETS;
+    linger2: i32 = "tcp_sock", "linger2", RESETS;
     is_mptcp: u8 = "tcp_sock", "is_mptcp", Optional("marks of Multipath TCP");
     fastopen_req: u64 = "tcp_sock", "fastopen_req", FAST_OPEN;
     syn_fastopen: Bits<1> = "tcp_sock", "syn_fastopen:1", FAST_OPEN;

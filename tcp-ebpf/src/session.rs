@@ -1,23 +1,31 @@
 //! The record of a session.
 
 use tcp_ebpf::{
+    config::event::RESET,
     tcp::State,
-    wire::{Session, kind, role},
+    wire::{Progress, Session, flag, kind, role},
 };
 
-use crate::{emit::emit, filter::Subject, maps::Conn, sock::Sock};
+use crate::{emit::emit, filter::Subject, globals::wants, maps::Conn, sock::Sock};
 
 /// Reports a session that has ended; `state` is its last one before CLOSE.
 #[inline(never)]
 pub(crate) fn ended(sock: Sock, state: State, conn: &Conn) {
     emit(kind::SESSION, &Subject::of(sock), &conn.claim, |to| {
-        fill(to, sock, state, conn)
+        let mut now = sock.progress(state);
+        if wants(RESET) {
+            now.flags |= sock.end_flags(conn.data_segments);
+            if conn.reset != 0 {
+                now.flags |= flag::RST_SENT;
+            }
+        }
+        fill(to, sock, now, conn)
     });
 }
 
 /// Writes all but the head.
 #[inline(always)]
-pub(crate) fn fill(to: *mut Session, sock: Sock, state: State, conn: &Conn) {
+pub(crate) fn fill(to: *mut Session, sock: Sock, now: Progress, conn: &Conn) {
     let (bytes_sent, bytes_retrans, unacked) = if conn.role == role::UNKNOWN {
         (sock.bytes_sent(), sock.bytes_retrans(), sock.unacked())
     } else {
@@ -29,7 +37,7 @@ pub(crate) fn fill(to: *mut Session, sock: Sock, state: State, conn: &Conn) {
         (&raw mut (*to).opened_ns).write(conn.opened_ns);
         (&raw mut (*to).syn_ns).write(conn.syn_ns);
         (&raw mut (*to).established_ns).write(conn.established_ns);
-        (&raw mut (*to).now).write(sock.progress(state));
+        (&raw mut (*to).now).write(now);
         (&raw mut (*to).base).write(conn.base);
         (&raw mut (*to).bytes_sent).write(bytes_sent);
         (&raw mut (*to).bytes_retrans).write(bytes_retrans);

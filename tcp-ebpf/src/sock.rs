@@ -9,6 +9,9 @@ use tcp_ebpf::{
 
 use crate::mem;
 
+/// close() has let the socket go (enum sock_flags, include/net/sock.h; unchanged since 2.6).
+const SOCK_DEAD: u64 = 1;
+
 /// A `struct sock *`; the reads below expect it to be TCP's ([`Sock::is_tcp`]).
 #[derive(Clone, Copy)]
 pub(crate) struct Sock(u64);
@@ -103,6 +106,11 @@ impl Sock {
     }
 
     #[inline(always)]
+    pub(crate) fn rport(self) -> u16 {
+        u16::from_be(self.read(offsets::skc_dport))
+    }
+
+    #[inline(always)]
     pub(crate) fn error(self) -> u16 {
         self.read(offsets::sk_err) as u16
     }
@@ -113,12 +121,16 @@ impl Sock {
         // SOCK_DONE: tcp_fin() has seen the peer's FIN (enum sock_flags, include/net/sock.h; unchanged
         // since 2.6). The state cannot tell: FIN_WAIT2 goes to CLOSE with and without it.
         const SOCK_DONE: u64 = 1 << 1;
+        let sock_flags = self.read(offsets::skc_flags);
         let mut flags = 0;
         if self.read(offsets::snd_una) == self.write_seq() {
             flags |= flag::ALL_ACKED;
         }
-        if self.read(offsets::skc_flags) & SOCK_DONE != 0 {
+        if sock_flags & SOCK_DONE != 0 {
             flags |= flag::FIN_RECEIVED;
+        }
+        if sock_flags & SOCK_DEAD != 0 {
+            flags |= flag::ORPHANED;
         }
         Progress {
             bytes_acked: self.read(offsets::bytes_acked),
@@ -128,6 +140,39 @@ impl Sock {
             pad: 0,
             retransmits: self.retransmits(),
         }
+    }
+
+    /// Whether close() has let it go.
+    #[inline(always)]
+    pub(crate) fn is_orphaned(self) -> bool {
+        self.read(offsets::skc_flags) & SOCK_DEAD != 0
+    }
+
+    /// Segments with payload that have arrived, whatever became of them (`tcp_segs_in`, include/net/tcp.h).
+    #[inline(always)]
+    pub(crate) fn data_segments(self) -> u32 {
+        self.read(offsets::data_segs_in)
+    }
+
+    /// What its end says beside [`Sock::progress`]: bits of [`flag`]. `segments` is what
+    /// [`Sock::data_segments`] was when the FIN was queued.
+    #[inline(always)]
+    pub(crate) fn end_flags(self, segments: u32) -> u8 {
+        let mut flags = 0;
+        let unread = self
+            .read(offsets::rcv_nxt)
+            .wrapping_sub(self.read(offsets::copied_seq));
+        // Only asked where the peer's FIN was received, which counts as one until the end of the data is read.
+        if unread > 1 {
+            flags |= flag::UNREAD;
+        }
+        if self.has_unsent() {
+            flags |= flag::UNSENT;
+        }
+        if self.data_segments() != segments || self.read(offsets::linger2) < 0 {
+            flags |= flag::RST_MAY_FOLLOW;
+        }
+        flags
     }
 
     /// More than before if anything has been acknowledged, received or retransmitted since; never 0.

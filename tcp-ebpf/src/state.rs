@@ -12,8 +12,8 @@ use aya_log_ebpf::{
     trace,
 };
 use tcp_ebpf::{
-    config::event::{ACCEPT, ATTEMPT, OUTCOME, RETRANSMIT, SESSION},
-    tcp::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, State},
+    config::event::{ACCEPT, ATTEMPT, OUTCOME, RESET, RETRANSMIT, SESSION},
+    tcp::{CLOSE, ESTABLISHED, FIN_WAIT1, LISTEN, SYN_RECV, SYN_SENT, State},
     wire::{counter, owner, role},
 };
 
@@ -126,6 +126,7 @@ fn changed(sock: Sock, old: State, new: State) {
         (_, ESTABLISHED) => established(sock, old),
         // A Fast Open server may be closed before the handshake has ended.
         (SYN_RECV, _) if maps::conn(sock).is_none() => remember_server(sock, 0),
+        (_, FIN_WAIT1) if wants(RESET) => finishing(sock),
         _ => {}
     }
 }
@@ -203,6 +204,14 @@ fn remember_server(sock: Sock, established_ns: u64) {
         conn.handshake_us8 = sock.srtt_us8();
         conn.role = role::SERVER;
     });
+}
+
+/// From now on data may be answered with a RST. Where this was missed, all data counts.
+#[inline(always)]
+fn finishing(sock: Sock) {
+    if let Some(conn) = maps::conn(sock) {
+        conn.data_segments = sock.data_segments();
+    }
 }
 
 #[inline(always)]

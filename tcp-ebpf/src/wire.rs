@@ -24,6 +24,8 @@ pub mod kind {
     pub const HOLDER: u8 = 10;
     /// An [`super::Idle`]
     pub const IDLE: u8 = 11;
+    /// A [`super::Reset`]
+    pub const RESET: u8 = 12;
 }
 
 /// How the owner of a socket is known.
@@ -54,6 +56,18 @@ pub mod flag {
     pub const ALL_ACKED: u8 = 1;
     /// The peer's FIN has been received.
     pub const FIN_RECEIVED: u8 = 2;
+    /// No process holds the socket any more (SOCK_DEAD).
+    pub const ORPHANED: u8 = 4;
+    // The rest only in sessions that have ended, and where `config::event::RESET` is asked for.
+    /// Received bytes were left unread.
+    pub const UNREAD: u8 = 8;
+    /// Something in the send queue, the FIN perhaps, was never sent.
+    pub const UNSENT: u8 = 16;
+    /// Data has arrived since our FIN was queued, or TCP_LINGER2 is negative: the kernel may answer with a RST
+    /// after it has closed the socket.
+    pub const RST_MAY_FOLLOW: u8 = 32;
+    /// A RST was sent before the socket was closed.
+    pub const RST_SENT: u8 = 64;
 }
 
 /// The process that a socket belongs to.
@@ -173,6 +187,26 @@ pub struct Idle {
     pub id: u64,
     /// [`Session::opened_ns`], or [`Session::established_ns`] if that is 0.
     pub born_ns: u64,
+}
+
+/// A socket has sent a RST after it was closed, and after its [`Session`] was reported: [`kind::RESET`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reset {
+    /// See [`kind`].
+    pub kind: u8,
+    /// Zero.
+    pub pad8: u8,
+    /// Local port, host order.
+    pub lport: u16,
+    /// Remote port, host order.
+    pub rport: u16,
+    /// Zero.
+    pub pad16: u16,
+    /// As [`Session::id`].
+    pub id: u64,
+    /// When; ns.
+    pub ts_ns: u64,
 }
 
 /// Bits of [`Connect::flags`].
@@ -363,6 +397,7 @@ const _: () = {
     assert!(size_of::<Head>() == 88);
     assert!(size_of::<Session>() == 208);
     assert!(size_of::<Idle>() == 24);
+    assert!(size_of::<Reset>() == 24);
     assert!(size_of::<Connect>() == 104);
     assert!(size_of::<Accept>() == 104);
     assert!(size_of::<Retransmit>() == 112);

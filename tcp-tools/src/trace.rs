@@ -4,6 +4,7 @@
 //! place is, where somebody looks.
 
 mod clock;
+mod resets;
 pub mod snapshot;
 mod stock;
 mod stop;
@@ -20,7 +21,7 @@ use wildmatch::WildMatch;
 use crate::{
     command::Running,
     event::{DecodeError, Event, decode, decode_all},
-    kernel::{self, Losses, Tracer},
+    kernel::{self, Losses, Point, Tracer},
     output::{Format, Lines, Value},
     terminal::{Input, Terminal},
     views::{Context, Reaction, View},
@@ -29,6 +30,7 @@ use crate::{
 pub use self::clock::Clock;
 use self::{
     clock::monotonic_ns,
+    resets::Resets,
     stock::Stock,
     stop::{Stop, at},
 };
@@ -102,13 +104,15 @@ pub async fn run(
         None
     };
     let mut stream = Stream {
-        tracer,
         intake: Intake {
             context,
+            // Without the point none is reported, and nothing need wait.
+            resets: tracer.has(Point::Reset).then(Resets::default),
             comm: bounds.comm,
             rows_left: bounds.max_events.unwrap_or(u64::MAX),
             undecoded: 0,
         },
+        tracer,
         reported: Losses::default(),
         check: None,
         stock: view.pace().map(Stock::new),
@@ -123,6 +127,7 @@ pub async fn run(
     }
     while flow == Flow::Open && !stream.is_complete() {
         let (next_stock, check) = (stream.stock.as_ref().map(|stock| stock.next), stream.check);
+        let resets = stream.intake.resets.as_ref().and_then(Resets::due);
         flow = tokio::select! {
             biased;
             () = stop.wait() => break,
@@ -134,6 +139,7 @@ pub async fn run(
             }
             () = at(next_stock) => stream.take_stock()?,
             () = at(check) => stream.check_losses()?,
+            () = at(resets) => stream.release_expired()?,
             ready = stream.tracer.ring.readable() => {
                 ready.map_err(Error::Wait)?;
                 stream.drain()?
@@ -173,6 +179,7 @@ const BATCH: usize = 256;
 /// What lies between a record and its row.
 struct Intake {
     context: Context,
+    resets: Option<Resets>,
     comm: Option<WildMatch>,
     rows_left: u64,
     undecoded: u64,
@@ -181,14 +188,32 @@ struct Intake {
 impl Intake {
     fn take(&mut self, view: &mut dyn View, event: Result<Event, DecodeError>) {
         match event {
-            Ok(event) if self.rows_left > 0 && self.wants(&event) => {
-                self.rows_left -= u64::from(view.event(event, &mut self.context));
+            Ok(event) => {
+                let ready = match &mut self.resets {
+                    Some(resets) => resets.take(event),
+                    None => Some(event),
+                };
+                if let Some(event) = ready {
+                    self.show(view, event);
+                }
             }
-            Ok(_) => {}
             Err(error) => {
                 self.undecoded += 1;
                 log::warn!("{error}");
             }
+        }
+    }
+
+    fn show(&mut self, view: &mut dyn View, event: Event) {
+        if self.rows_left > 0 && self.wants(&event) {
+            self.rows_left -= u64::from(view.event(event, &mut self.context));
+        }
+    }
+
+    /// Shows the sessions that `next` gives of those that wait for a RST.
+    fn release(&mut self, view: &mut dyn View, next: impl Fn(&mut Resets) -> Option<Event>) {
+        while let Some(event) = self.resets.as_mut().and_then(&next) {
+            self.show(view, event);
         }
     }
 
@@ -238,6 +263,15 @@ impl Stream<'_> {
     fn check_losses(&mut self) -> Result<Flow, Error> {
         self.check = None;
         self.report_losses()?;
+        write_out(self.view)
+    }
+
+    /// A RST that is reported already still counts.
+    fn release_expired(&mut self) -> Result<Flow, Error> {
+        let now_ns = monotonic_ns();
+        while self.drain_batch() == BATCH {}
+        self.intake
+            .release(self.view, |resets| resets.expired(now_ns));
         write_out(self.view)
     }
 
@@ -327,6 +361,7 @@ impl Stream<'_> {
         self.tracer.detach();
         if reads {
             flow = self.drain()?;
+            self.intake.release(self.view, Resets::pop);
             if self.stock.is_some() {
                 flow = self.show_interval()?;
             } else {

@@ -173,6 +173,12 @@ impl Actor {
         self.child.wait().unwrap();
     }
 
+    /// Kills the process, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Waits until its main thread sleeps in system call `number`.
     pub fn wait_blocked_in(&self, number: libc::c_long) {
         let deadline = Instant::now() + PATIENCE;

@@ -26,6 +26,7 @@ pub mod actor;
 pub mod bpf;
 pub mod capability;
 pub mod cgroup;
+pub mod counters;
 pub mod features;
 pub mod icmp;
 pub mod ktrace;

@@ -267,15 +267,23 @@ pub fn reset(socket: Socket) -> io::Result<()> {
 
 /// Sets an option of IPPROTO_TCP that socket2 does not know to 1.
 pub fn set_tcp_flag(socket: &Socket, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_tcp_option(socket, option, 1)
+}
+
+/// How long close() leaves the socket in FIN_WAIT2 at most; -1 for not at all.
+pub fn set_linger2(socket: &Socket, seconds: libc::c_int) -> io::Result<()> {
+    set_tcp_option(socket, libc::TCP_LINGER2, seconds)
+}
+
+fn set_tcp_option(socket: &Socket, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: reads one int.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_TCP,
             option,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     };
     match done {
@@ -287,8 +295,45 @@ pub fn set_tcp_flag(socket: &Socket, option: libc::c_int) -> io::Result<()> {
 /// Makes a socket deaf: the kernel drops every segment that arrives for it, until
 /// [`Socket::detach_filter`].
 pub fn deafen(socket: &Socket) -> io::Result<()> {
-    let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
-    socket.attach_filter(&[drop_all])
+    socket.attach_filter(&[statement(libc::BPF_RET | libc::BPF_K, 0)])
+}
+
+/// Makes a socket deaf to FINs only.
+pub fn deafen_to_fins(socket: &Socket) -> io::Result<()> {
+    // The filter is given the segment from its TCP header on.
+    const FLAGS: u32 = 13;
+    const FIN: u32 = 1;
+    socket.attach_filter(&[
+        statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, FLAGS),
+        SockFilter::new(
+            (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16,
+            0,
+            1,
+            FIN,
+        ),
+        statement(libc::BPF_RET | libc::BPF_K, 0),
+        statement(libc::BPF_RET | libc::BPF_K, u32::MAX),
+    ])
+}
+
+/// Makes a socket deaf to segments without payload: acknowledgements and FINs.
+pub fn deafen_to_empty(socket: &Socket) -> io::Result<()> {
+    const LONGEST_HEADER: u32 = 60;
+    socket.attach_filter(&[
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0),
+        SockFilter::new(
+            (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16,
+            1,
+            0,
+            LONGEST_HEADER,
+        ),
+        statement(libc::BPF_RET | libc::BPF_K, 0),
+        statement(libc::BPF_RET | libc::BPF_K, u32::MAX),
+    ])
+}
+
+fn statement(code: u32, value: u32) -> SockFilter {
+    SockFilter::new(code as u16, 0, 0, value)
 }
 
 /// Segments that were dropped on their way to a socket.

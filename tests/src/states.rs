@@ -152,14 +152,15 @@ fn closing(pair: &Pair) {
     wait_state(&pair.client, "CLOSING");
 }
 
-fn wait_state(socket: &Socket, state: &str) {
+/// Waits until `socket` is in this state.
+pub fn wait_state(socket: &Socket, state: &str) {
     wait_until(state, || {
         proc_net::STATES[usize::from(self::state(socket).unwrap()) - 1] == state
     });
 }
 
-/// There is no event for these; every look gives way to whoever else wants to run.
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+/// Waits for something that has no event; every look gives way to whoever else wants to run.
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "waited for {what}");

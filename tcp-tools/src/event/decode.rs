@@ -9,7 +9,8 @@ use tcp_ebpf::{
 };
 
 use super::{
-    Accept, Connect, Event, Flow, Holder, Owner, OwnerBy, Retransmit, Session, Socket, SocketId,
+    Accept, Connect, Event, Flow, Holder, Owner, OwnerBy, Reset, Retransmit, Session, Socket,
+    SocketId,
 };
 
 /// A record that makes no sense: programs and user space are not of one version, or it is damaged.
@@ -61,6 +62,10 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
                 address: record.id,
                 born_ns: record.born_ns,
             }))
+        }
+        kind::RESET => {
+            let record = reader.reset().map_err(short)?;
+            Ok(Event::Reset(Reset::new(&record)))
         }
         kind::ATTEMPT | kind::OUTCOME => {
             let record = reader.connect().map_err(short)?;
@@ -193,6 +198,18 @@ impl Reader<'_> {
             pad,
             id: self.u64()?,
             born_ns: self.u64()?,
+        })
+    }
+
+    fn reset(&mut self) -> Read<wire::Reset> {
+        Ok(wire::Reset {
+            kind: self.u8()?,
+            pad8: self.u8()?,
+            lport: self.u16()?,
+            rport: self.u16()?,
+            pad16: self.u16()?,
+            id: self.u64()?,
+            ts_ns: self.u64()?,
         })
     }
 

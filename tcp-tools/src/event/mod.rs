@@ -6,9 +6,11 @@
 mod accept;
 mod connect;
 mod decode;
+mod ends;
 mod holders;
 mod names;
 mod progress;
+mod reset;
 mod retransmit;
 mod session;
 mod socket;
@@ -19,10 +21,12 @@ pub use self::{
     accept::Accept,
     connect::{Connect, Outcome},
     decode::{DecodeError, decode, decode_all},
+    ends::{Close, Side},
     holders::{Holder, Holders},
     names::{errno_name, state_name, state_named},
+    reset::Reset,
     retransmit::{Reason, Retransmit, Segment},
-    session::{Close, Moved, Role, Session, Side, SocketId},
+    session::{Moved, Role, Session, SocketId},
     socket::{Socket, Stream, Timer},
 };
 
@@ -33,6 +37,8 @@ pub enum Event {
     Session(Session),
     /// A TCP session is open, and nothing has moved on it since the last snapshot showed it.
     Idle(SocketId),
+    /// A socket has sent a RST after it was closed.
+    Reset(Reset),
     /// A process has asked for a connection.
     Connect(Connect),
     /// A connection was handed to a process.
@@ -70,7 +76,7 @@ impl Event {
     pub fn flow(&self) -> Option<&Flow> {
         match self {
             Self::Session(it) => Some(&it.flow),
-            Self::Idle(_) => None,
+            Self::Idle(_) | Self::Reset(_) => None,
             Self::Connect(it) => Some(&it.flow),
             Self::Accept(it) => Some(&it.flow),
             Self::Retransmit(it) => Some(&it.flow),

@@ -1,15 +1,10 @@
 //! A TCP session, and what its record says about it.
 
-use tcp_ebpf::{
-    tcp::{
-        CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_SENT, State,
-        TIME_WAIT,
-    },
-    wire::{self, kind, role},
-};
+use tcp_ebpf::wire::{self, kind, role};
 
 use super::{
-    DecodeError, Flow,
+    Close, DecodeError, Flow, Side,
+    ends::{close, closed_by, reset_may_follow},
     progress::{fin_is_acked, fin_was_sent, inferred_role, rx, tx},
     state_name,
 };
@@ -71,8 +66,11 @@ pub struct Session {
     pub retransmits: u32,
     /// How it ended; `None` while it is open.
     pub close: Option<Close>,
-    /// Who closed or broke it first, where that can be told.
+    /// Who ended it: who sent the RST or gave up; of an end in order, who sent the first FIN. `None` where that is
+    /// not known.
     pub closed_by: Option<Side>,
+    /// A RST may follow, which is how it ended then: see [`Session::reset`].
+    pub reset_may_follow: bool,
     /// The errno that the kernel left in the socket; 0 for none.
     pub error: u16,
     /// Its state now; of a session that has ended, the last one before CLOSE.
@@ -88,34 +86,6 @@ pub enum Role {
     Server,
 }
 
-/// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Close {
-    /// In order.
-    Fin,
-    /// We sent a RST.
-    RstSent,
-    /// The peer sent a RST.
-    RstReceived,
-    /// The peer answered our SYN with a RST.
-    Refused,
-    /// The peer stopped answering.
-    Timeout,
-    /// The network said that there is no way.
-    Unreachable,
-    /// Given up on this side: before it was established, by the kernel, or by an administrator.
-    Aborted,
-}
-
-/// One of the two parties.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// This end.
-    Local,
-    /// The other.
-    Remote,
-}
-
 impl Role {
     /// As it is shown.
     #[must_use]
@@ -123,33 +93,6 @@ impl Role {
         match self {
             Self::Client => "client",
             Self::Server => "server",
-        }
-    }
-}
-
-impl Close {
-    /// As it is shown.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fin => "fin",
-            Self::RstSent => "rst_sent",
-            Self::RstReceived => "rst_received",
-            Self::Refused => "refused",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::Aborted => "aborted",
-        }
-    }
-}
-
-impl Side {
-    /// As it is shown.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Remote => "remote",
         }
     }
 }
@@ -177,6 +120,12 @@ impl Session {
                 retransmits: Some(self.retransmits),
             }
         }
+    }
+
+    /// The RST that [`Session::reset_may_follow`] announces was sent.
+    pub fn reset(&mut self) {
+        self.close = Some(Close::RstSent);
+        self.closed_by = Some(Side::Local);
     }
 
     pub(super) fn new(record: &wire::Session) -> Result<Self, DecodeError> {
@@ -216,7 +165,8 @@ impl Session {
             retransmits_trace: base
                 .map(|base| record.now.retransmits.saturating_sub(base.retransmits)),
             close,
-            closed_by: close.and_then(|close| closed_by(record.now.state, close)),
+            closed_by: close.and_then(|close| closed_by(record, close)),
+            reset_may_follow: ended && reset_may_follow(record),
             error: record.error,
             state,
         })
@@ -261,41 +211,10 @@ fn handshake_us(record: &wire::Session, role: Option<Role>) -> Option<u64> {
     }
 }
 
-/// The kernel has set `sk_err` before it closes a socket for a reason; without one, the last state tells.
-/// `tcp_reset`, `tcp_write_err`, `tcp_disconnect`, `__tcp_close` in net/ipv4, v6.1 to v6.18.
-fn close(record: &wire::Session) -> Close {
-    let state = record.now.state;
-    match i32::from(record.error) {
-        libc::ECONNREFUSED if state == SYN_SENT => Close::Refused,
-        libc::ECONNRESET | libc::EPIPE | libc::ECONNREFUSED => Close::RstReceived,
-        libc::ETIMEDOUT => Close::Timeout,
-        libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN => {
-            Close::Unreachable
-        }
-        0 => match state {
-            FIN_WAIT2 | TIME_WAIT => Close::Fin,
-            FIN_WAIT1 | CLOSING | LAST_ACK if fin_is_acked(&record.now) => Close::Fin,
-            ESTABLISHED | CLOSE_WAIT => Close::RstSent,
-            _ => Close::Aborted,
-        },
-        _ => Close::Aborted,
-    }
-}
-
-fn closed_by(state: State, close: Close) -> Option<Side> {
-    match (state, close) {
-        (_, Close::Timeout | Close::Unreachable) => None,
-        (FIN_WAIT1 | FIN_WAIT2 | CLOSING | TIME_WAIT, _) => Some(Side::Local),
-        (CLOSE_WAIT | LAST_ACK, _) => Some(Side::Remote),
-        (_, Close::RstReceived | Close::Refused) => Some(Side::Remote),
-        (_, Close::RstSent | Close::Aborted | Close::Fin) => Some(Side::Local),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tcp_ebpf::{
-        tcp::AF_INET,
+        tcp::{AF_INET, ESTABLISHED, LAST_ACK},
         wire::{Progress, flag},
     };
 
@@ -388,36 +307,5 @@ mod tests {
             (unseeded.tx_trace_bytes, unseeded.rx_trace_bytes),
             (None, None)
         );
-    }
-
-    #[test]
-    fn how_it_ended_follows_from_error_and_state() {
-        let ended = |state, error, flags| {
-            let session = with(|record| {
-                record.now.state = state;
-                record.now.flags = flags;
-                record.error = u16::try_from(error).unwrap();
-            });
-            (session.close.unwrap(), session.closed_by)
-        };
-        let (local, remote) = (Some(Side::Local), Some(Side::Remote));
-        assert_eq!(ended(LAST_ACK, 0, flag::ALL_ACKED), (Close::Fin, remote));
-        assert_eq!(ended(FIN_WAIT2, 0, 0), (Close::Fin, local));
-        assert_eq!(ended(FIN_WAIT1, 0, 0), (Close::Aborted, local));
-        assert_eq!(ended(ESTABLISHED, 0, 0), (Close::RstSent, local));
-        assert_eq!(
-            ended(ESTABLISHED, libc::ECONNRESET, 0),
-            (Close::RstReceived, remote)
-        );
-        assert_eq!(
-            ended(CLOSE_WAIT, libc::EPIPE, 0),
-            (Close::RstReceived, remote)
-        );
-        assert_eq!(
-            ended(SYN_SENT, libc::ECONNREFUSED, 0),
-            (Close::Refused, remote)
-        );
-        assert_eq!(ended(SYN_SENT, libc::ETIMEDOUT, 0), (Close::Timeout, None));
-        assert_eq!(ended(SYN_SENT, 0, 0), (Close::Aborted, local));
     }
 }

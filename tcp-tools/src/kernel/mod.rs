@@ -283,6 +283,12 @@ impl Tracer {
         self.attached.iter().find(|it| it.point == point)
     }
 
+    /// Whether the point is attached.
+    #[must_use]
+    pub fn has(&self, point: Point) -> bool {
+        self.attached(point).is_some_and(|it| it.chosen.is_some())
+    }
+
     /// What was lost so far.
     ///
     /// # Errors

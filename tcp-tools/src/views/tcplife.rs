@@ -69,7 +69,7 @@ impl Tcplife {
 
 impl View for Tcplife {
     fn needs(&self) -> Needs {
-        let mut points = vec![Point::State, Point::Connect, Point::Accept];
+        let mut points = vec![Point::State, Point::Reset, Point::Connect, Point::Accept];
         if !self.new_only {
             points.extend([Point::SeedSockets, Point::SeedOwners]);
         }
@@ -78,7 +78,7 @@ impl View for Tcplife {
         }
         Needs {
             points,
-            events: event::SESSION,
+            events: event::SESSION | event::RESET,
             new_only: self.new_only,
             ..Needs::default()
         }
@@ -236,7 +236,8 @@ const OWN: &[&Column<Row<Session>>] = &[
         "closed_by",
         "CLOSED_BY",
         Kind::String,
-        "Who closed it first: local or remote.",
+        "Who ended it, local or remote: sent the RST or gave up, or sent the first FIN. Absent if the FINs \
+         crossed, or it is not known.",
         |row| text(row.event.closed_by.map(Side::name)),
     ),
     &Column {

@@ -16,6 +16,7 @@ mod connect;
 mod connect_latency;
 mod differential;
 mod doctor;
+mod ends;
 mod faults;
 mod filters;
 mod harness;

@@ -17,6 +17,8 @@ pub enum Point {
     ConnectCall,
     /// connect() returns.
     ConnectReturn,
+    /// A socket sends a RST.
+    Reset,
     /// A connection is handed to a process.
     Accept,
     /// A socket begins to listen.
@@ -130,6 +132,10 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
             "state_again_raw_tp",
             &["inet_sock_set_state"],
         )],
+    ),
+    (
+        Point::Reset,
+        &[any(RawTracepoint, "reset_raw_tp", &["tcp_send_reset"])],
     ),
     (
         Point::Connect,
@@ -271,6 +277,9 @@ impl Point {
             Self::StateAgain => {
                 Some("a session may be missed when interrupts come at a bad moment")
             }
+            Self::Reset => Some(
+                "resets that the kernel sends on its own are not seen: such a session shows fin, aborted or rst_received",
+            ),
             Self::Connect => Some("handshake times include the choice of a local port"),
             Self::ConnectCall | Self::ConnectReturn => {
                 Some("attempts that fail before a SYN is sent are not seen")
@@ -298,6 +307,7 @@ impl fmt::Display for Point {
         f.write_str(match self {
             Self::State => "state",
             Self::StateAgain => "state_again",
+            Self::Reset => "reset",
             Self::Connect => "connect",
             Self::ConnectCall => "connect_call",
             Self::ConnectReturn => "connect_return",

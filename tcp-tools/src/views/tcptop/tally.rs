@@ -294,6 +294,7 @@ mod tests {
             retransmits: 0,
             close: None,
             closed_by: None,
+            reset_may_follow: false,
             error: 0,
             state: "ESTABLISHED",
         }
