@@ -13,7 +13,7 @@ pub(super) fn object<'a>(
     out.reserve(512);
     let start = out.len();
     for (name, value) in fields {
-        if value == Value::Null {
+        if matches!(value, Value::Null | Value::Flag(false)) {
             continue;
         }
         out.extend(separator);

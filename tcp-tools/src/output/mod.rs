@@ -24,6 +24,8 @@ pub enum Value<'a> {
     Null,
     /// Yes or no.
     Bool(bool),
+    /// A mark that most rows do not have: in JSON absent unless it is set, `-` in a table. CSV has a word for both.
+    Flag(bool),
     /// A count, or an identifier.
     Uint(u64),
     /// A number with decimals.
@@ -61,7 +63,7 @@ pub struct Fixed {
 /// The JSON type of a column, for the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// [`Value::Bool`]
+    /// [`Value::Bool`], [`Value::Flag`]
     Boolean,
     /// [`Value::Uint`]
     Integer,

@@ -28,7 +28,7 @@ pub(super) fn row<R>(
 /// Appends one value.
 pub(super) fn cell(out: &mut Vec<u8>, value: &Value, times: &mut Times) {
     match *value {
-        Value::Null => out.push(b'-'),
+        Value::Null | Value::Flag(false) => out.push(b'-'),
         Value::Fixed(number) => text::fixed(out, text::rounded(number)),
         Value::AtLeast(number) => {
             out.push(b'>');

@@ -202,6 +202,23 @@ fn a_row_of_one_unknown_field_is_still_a_csv_record() {
 }
 
 #[test]
+fn a_flag_is_absent_in_json_unless_it_is_set_and_never_empty_in_csv() {
+    static OLDER: Column<Session> =
+        column("older", "OLDER", (5, Align::Left), Kind::Boolean, |row| {
+            Value::Flag(row.lower_bound)
+        });
+    let older = Session {
+        lower_bound: true,
+        ..session()
+    };
+    let rows = [session(), older];
+    let written = |format| written(format, &[&OLDER], &rows);
+    assert_eq!(written(Format::Json), "{}\n{\"older\":true}\n");
+    assert_eq!(written(Format::Csv), "OLDER\nfalse\ntrue\n");
+    assert_eq!(written(Format::Table { wide: false }), "OLDER\n-\ntrue\n");
+}
+
+#[test]
 fn numbers_are_rounded_half_up() {
     let shown = |units, scale, shown| {
         let mut out = Vec::new();

@@ -10,8 +10,8 @@ use super::{Fixed, Value, escape};
 pub(super) fn value(out: &mut Vec<u8>, value: &Value, times: &mut Times) {
     match *value {
         Value::Null => {}
-        Value::Bool(true) => out.extend(b"true"),
-        Value::Bool(false) => out.extend(b"false"),
+        Value::Bool(true) | Value::Flag(true) => out.extend(b"true"),
+        Value::Bool(false) | Value::Flag(false) => out.extend(b"false"),
         Value::Uint(number) => uint(out, number),
         Value::Fixed(number) | Value::AtLeast(number) => fixed(out, number),
         Value::Text(text) => out.extend(text.as_bytes()),

@@ -4,14 +4,14 @@ use tcp_ebpf::config::event;
 
 use crate::{
     cli::common,
-    event::{Event, Flow, Session, Side},
+    event::{Close, Event, Flow, Session, Side},
     kernel::Point,
     output::{Align, Column, Fixed, Format, Kind, Lines, Value, Writer},
 };
 
 use super::{
     Context, Layout, Needs, Row, Subject, UnknownField, View,
-    columns::{column, errno, flag, kib, text, uint},
+    columns::{column, errno, kib, text, uint},
     summary::Summary,
 };
 
@@ -56,7 +56,13 @@ impl Tcplife {
         if output.wide {
             table.push("ip");
         }
-        table.extend(["laddr", "lport", "raddr", "rport", "tx_kb", "rx_kb", "ms"]);
+        table.extend([
+            "laddr", "lport", "raddr", "rport", "tx_kb", "rx_kb", "ms", "end",
+        ]);
+        // A table marks the duration itself.
+        if output.format() == Format::Csv {
+            table.push("partial");
+        }
         let layout = Layout { table, ..layout() };
         Ok(Self {
             writer: layout.writer(output.format(), output.fields.as_deref())?,
@@ -124,7 +130,7 @@ pub fn layout() -> Layout<Session> {
     Layout {
         own: OWN,
         table: Vec::new(),
-        table_only: &["tx_kb", "rx_kb", "ms"],
+        table_only: &["tx_kb", "rx_kb", "ms", "end"],
     }
 }
 
@@ -156,6 +162,16 @@ const OWN: &[&Column<Row<Session>>] = &[
             Kind::Number,
             "duration_us in ms; at least, if partial.",
             |row| milliseconds(&row.event),
+        )
+    },
+    &Column {
+        width: 8,
+        ..column(
+            "end",
+            "END",
+            Kind::String,
+            "close and closed_by in short, < remote, > local; open if it has not ended.",
+            |row| Value::Text(end(&row.event)),
         )
     },
     &column(
@@ -255,14 +271,14 @@ const OWN: &[&Column<Row<Session>>] = &[
         "PARTIAL",
         Kind::Boolean,
         "True if it was opened before the trace.",
-        |row| flag(row.event.partial),
+        |row| Value::Flag(row.event.partial),
     ),
     &column(
         "active",
         "ACTIVE",
         Kind::Boolean,
         "True if it is open still (--active).",
-        |row| flag(row.event.is_open()),
+        |row| Value::Flag(row.event.is_open()),
     ),
     &Column {
         width: 11,
@@ -276,6 +292,23 @@ const OWN: &[&Column<Row<Session>>] = &[
         )
     },
 ];
+
+fn end(session: &Session) -> &'static str {
+    let Some(close) = session.close else {
+        return "open";
+    };
+    match (close, session.closed_by) {
+        (Close::Fin, Some(Side::Local)) => "fin>",
+        (Close::Fin, Some(Side::Remote)) => "fin<",
+        (Close::Fin, None) => "fin",
+        (Close::RstSent, _) => "rst>",
+        (Close::RstReceived, _) => "rst<",
+        (Close::Refused, _) => "refused<",
+        (Close::Timeout, _) => "timeout",
+        (Close::Unreachable, _) => "unreach",
+        (Close::Aborted, _) => "abort>",
+    }
+}
 
 fn milliseconds(session: &Session) -> Value<'static> {
     let Some(units) = session.duration_us else {

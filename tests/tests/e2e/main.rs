@@ -17,6 +17,7 @@ mod connect_latency;
 mod differential;
 mod doctor;
 mod ends;
+mod ends_output;
 mod faults;
 mod filters;
 mod harness;

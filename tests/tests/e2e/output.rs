@@ -8,8 +8,8 @@ use tcp_tools_tests::row::{assert_rows, this_process};
 use tcp_tools_tests::sock::{self, Ends, V4, V6};
 use tcp_tools_tests::trace::{Ended, Trace};
 
-const COLUMNS: [&str; 9] = [
-    "PID", "COMM", "LADDR", "LPORT", "RADDR", "RPORT", "TX_KB", "RX_KB", "MS",
+const COLUMNS: [&str; 10] = [
+    "PID", "COMM", "LADDR", "LPORT", "RADDR", "RPORT", "TX_KB", "RX_KB", "MS", "END",
 ];
 
 /// The two rows of an IPv4 session that moves 4,096 bytes to the server and 2,048 back.
@@ -41,14 +41,15 @@ fn table_has_the_known_columns_and_a_line_for_each_end() {
         ends.remote.port().to_string(),
     );
     let pid = me.pid.to_string();
-    for (line, [lport, rport], kib) in [
-        (&ended.lines[1], [&client, &server], [4.0, 2.0]),
-        (&ended.lines[2], [&server, &client], [2.0, 4.0]),
+    for (line, [lport, rport], kib, end) in [
+        (&ended.lines[1], [&client, &server], [4.0, 2.0], "fin>"),
+        (&ended.lines[2], [&server, &client], [2.0, 4.0], "fin<"),
     ] {
         let row = words(line);
         let ip = "127.0.0.1";
         assert_eq!(row[..6], [&pid, &me.comm, ip, lport, ip, rport], "{line}");
-        let numbers: Vec<f64> = row[6..].iter().map(|cell| cell.parse().unwrap()).collect();
+        assert_eq!(row[9..], [end], "{line}");
+        let numbers: Vec<f64> = row[6..9].iter().map(|cell| cell.parse().unwrap()).collect();
         assert!(numbers[..2] == kib && numbers[2] >= 0.0, "{line}");
     }
 }
