@@ -229,11 +229,13 @@ fn ask_btf(bytes: Vec<u8>) {
     const NAMES: Names = Names {
         structs: &["sock", "tcp_sock"],
         functions: &["connect"],
+        typedefs: &["a"],
     };
     let Ok(btf) = Btf::from_bytes(bytes, Path::new("fuzzed"), &NAMES) else {
         return;
     };
     let _ = btf.func_id("connect");
+    let _ = btf.pointer_arg_count("a");
     for strukt in NAMES.structs {
         for path in ["a", "a.b", "b:1", "none.none"] {
             let _ = btf.field(strukt, path);

@@ -39,6 +39,8 @@ pub struct Names<'a> {
     pub structs: &'a [&'static str],
     /// Functions for [`Btf::func_id`] and [`Btf::arg_count`].
     pub functions: &'a [&'static str],
+    /// Type definitions for [`Btf::pointer_arg_count`].
+    pub typedefs: &'a [&'static str],
 }
 
 /// Where a member lies in its struct.
@@ -76,6 +78,7 @@ pub struct Btf {
     file: PathBuf,
     structs: Vec<(&'static str, u32)>,
     functions: Vec<(&'static str, u32)>,
+    typedefs: Vec<(&'static str, u32)>,
 }
 
 impl Btf {
@@ -112,9 +115,11 @@ impl Btf {
     fn scan(data: Data, file: &Path, names: &Names) -> Result<Self, BtfError> {
         let mut structs = Wanted::new(names.structs);
         let mut functions = Wanted::new(names.functions);
+        let mut typedefs = Wanted::new(names.typedefs);
         let raw = Raw::scan(data, |raw, id, kind, name| match kind {
             Kind::STRUCT => structs.visit(raw, id, name),
             Kind::FUNC => functions.visit(raw, id, name),
+            Kind::TYPEDEF => typedefs.visit(raw, id, name),
             _ => Ok(()),
         })
         .map_err(|fault| BtfError::Invalid {
@@ -122,12 +127,12 @@ impl Btf {
             fault,
         })?;
         let file = file.to_owned();
-        let (structs, functions) = (structs.found, functions.found);
         Ok(Self {
             raw,
             file,
-            structs,
-            functions,
+            structs: structs.found,
+            functions: functions.found,
+            typedefs: typedefs.found,
         })
     }
 
@@ -178,16 +183,35 @@ impl Btf {
     ///
     /// When the BTF is malformed.
     pub fn arg_count(&self, name: &str) -> Result<Option<u32>, BtfError> {
+        self.count_args(self.func_id(name), |function| Ok(function.size_or_type))
+    }
+
+    /// How many arguments a function has that a pointer of the type definition `name` points to; `None` when there is
+    /// no such type definition.
+    ///
+    /// # Errors
+    ///
+    /// When the BTF is malformed.
+    pub fn pointer_arg_count(&self, name: &str) -> Result<Option<u32>, BtfError> {
+        self.count_args(id_of(&self.typedefs, name), |definition| {
+            Ok(self.raw.get(definition.size_or_type)?.size_or_type)
+        })
+    }
+
+    /// `prototype` gives the id of the prototype that the type `id` refers to.
+    fn count_args(
+        &self,
+        id: Option<u32>,
+        prototype: impl Fn(&raw::Type) -> Result<u32, Fault>,
+    ) -> Result<Option<u32>, BtfError> {
         let count = |id| {
-            let function = self.raw.get(id)?;
-            let prototype = self.raw.get(function.size_or_type)?;
+            let prototype = self.raw.get(prototype(&self.raw.get(id)?)?)?;
             match prototype.kind {
                 Kind::FUNC_PROTO => Ok(prototype.vlen),
                 _ => Err(malformed("a function without a prototype", id)),
             }
         };
-        self.func_id(name)
-            .map(count)
+        id.map(count)
             .transpose()
             .map_err(|fault| BtfError::Invalid {
                 file: self.file.clone(),

@@ -51,6 +51,7 @@ pub(super) fn scan(file: Option<&Path>) -> Result<Btf, Error> {
     let names = Names {
         structs: &structs,
         functions: FUNCTIONS,
+        typedefs: &[],
     };
     Ok(Btf::load(file, &names)?)
 }

@@ -10,6 +10,7 @@ use crate::testing::skip;
 const NAMES: Names = Names {
     structs: &["sock", "loop", "s"],
     functions: &["connect", "accept", "close"],
+    typedefs: &["btf_trace_a", "btf_trace_b"],
 };
 
 /// Appends types; each method returns the id of its type.
@@ -71,6 +72,20 @@ impl Builder {
             .flat_map(|&(name, ty, at)| [self.name(name), ty, at])
             .collect();
         self.add(kind, name, members.len() as u32, bytes, &words)
+    }
+
+    fn typedef(&mut self, name: &str, ty: u32) -> u32 {
+        self.add(8, name, 0, ty, &[])
+    }
+
+    fn pointer(&mut self, ty: u32) -> u32 {
+        self.add(2, "", 0, ty, &[])
+    }
+
+    /// A function that returns nothing.
+    fn prototype(&mut self, arguments: &[u32]) -> u32 {
+        let words: Vec<_> = arguments.iter().flat_map(|&ty| [0, ty]).collect();
+        self.add(13, "", arguments.len() as u32, 0, &words)
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -408,6 +423,7 @@ fn the_running_kernel_is_understood() {
     let names = Names {
         structs: &["sock", "tcp_sock", "net", "task_struct"],
         functions: &["tcp_connect", "bpf_iter_tcp"],
+        typedefs: &["btf_trace_tcp_retransmit_skb"],
     };
     // Mapped, and read.
     for path in [None, Some(Path::new(KERNEL_BTF))] {
@@ -478,4 +494,18 @@ proptest! {
         }
         ask(bytes);
     }
+}
+
+#[test]
+fn arguments_of_what_a_tracepoint_calls_are_counted() {
+    let mut builder = Builder::new();
+    let int = builder.int(4);
+    let function = builder.prototype(&[int, int, int]);
+    let pointer = builder.pointer(function);
+    builder.typedef("btf_trace_a", pointer);
+    builder.typedef("btf_trace_b", int);
+    let btf = Btf::from_bytes(builder.bytes(), Path::new("test"), &NAMES).unwrap();
+    assert_eq!(btf.pointer_arg_count("btf_trace_a").unwrap(), Some(3));
+    assert!(btf.pointer_arg_count("btf_trace_b").is_err());
+    assert_eq!(btf.pointer_arg_count("btf_trace_c").unwrap(), None);
 }
