@@ -336,6 +336,36 @@ fn statement(code: u32, value: u32) -> SockFilter {
     SockFilter::new(code as u16, 0, 0, value)
 }
 
+/// Makes a socket deaf for segments that carry `payload` bytes, and for those alone.
+pub fn deafen_for(socket: &Socket, payload: u32) -> io::Result<()> {
+    // A filter of a TCP socket sees the segment from its header on; the data offset is in units of four bytes.
+    const DATA_OFFSET: u32 = 12;
+    const ALL: u32 = u32::MAX;
+    let code = |code: u32| code as u16;
+    let filter = [
+        SockFilter::new(
+            code(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS),
+            0,
+            0,
+            DATA_OFFSET,
+        ),
+        SockFilter::new(code(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K), 0, 0, 4),
+        SockFilter::new(code(libc::BPF_ALU | libc::BPF_LSH | libc::BPF_K), 0, 0, 2),
+        SockFilter::new(
+            code(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K),
+            0,
+            0,
+            payload,
+        ),
+        SockFilter::new(code(libc::BPF_MISC | libc::BPF_TAX), 0, 0, 0),
+        SockFilter::new(code(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN), 0, 0, 0),
+        SockFilter::new(code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_X), 0, 1, 0),
+        SockFilter::new(code(libc::BPF_RET | libc::BPF_K), 0, 0, 0),
+        SockFilter::new(code(libc::BPF_RET | libc::BPF_K), 0, 0, ALL),
+    ];
+    socket.attach_filter(&filter)
+}
+
 /// Segments that were dropped on their way to a socket.
 fn drops(socket: &Socket) -> io::Result<u32> {
     // SK_MEMINFO_DROPS of SK_MEMINFO_VARS, linux/sock_diag.h.
