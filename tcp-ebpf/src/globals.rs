@@ -14,6 +14,9 @@ static CONFIG: Global<[u32; size_of::<Config>() / 4]> = Global::new([0; size_of:
 /// Number of arguments of `inet_csk_accept`.
 #[unsafe(no_mangle)]
 static ACCEPT_ARGS: Global<u32> = Global::new(0);
+/// Arguments of the tracepoint `tcp_retransmit_skb`. A program that reads one too many does not attach.
+#[unsafe(no_mangle)]
+static RETRANSMIT_ARGS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static LOCAL_PORTS: Global<PortSet> = Global::new([0; 1024]);
 #[unsafe(no_mangle)]
@@ -63,6 +66,15 @@ pub(crate) fn config_word(index: usize) -> u32 {
 pub(crate) fn accept_args() -> u32 {
     // SAFETY: a u32.
     unsafe { word(&ACCEPT_ARGS, 0) }
+}
+
+/// Whether the tracepoint `tcp_retransmit_skb` has the result of sending: `(sk, skb, err)`, Linux 6.17. A
+/// constant to the verifier.
+#[inline(always)]
+pub(crate) fn has_retransmit_error() -> bool {
+    // SAFETY: it is one word.
+    let count: u32 = unsafe { word(&RETRANSMIT_ARGS, 0) };
+    count >= 3
 }
 
 /// Whether any of these records are asked for; a constant to the verifier.

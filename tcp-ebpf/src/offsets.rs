@@ -138,6 +138,10 @@ fields! {
     mss_cache: u32 = "tcp_sock", "mss_cache", Required;
     data_segs_in: u32 = "tcp_sock", "data_segs_in", RESETS;
     linger2: i32 = "tcp_sock", "linger2", RESETS;
+    snd_wnd: u32 = "tcp_sock", "snd_wnd", REASON;
+    undo_marker: u32 = "tcp_sock", "undo_marker", REASON;
+    mtu_info: u32 = "tcp_sock", "mtu_info", REASON;
+    retransmit_skb_hint: u64 = "tcp_sock", "retransmit_skb_hint", REASON;
     is_mptcp: u8 = "tcp_sock", "is_mptcp", Optional("marks of Multipath TCP");
     fastopen_req: u64 = "tcp_sock", "fastopen_req", FAST_OPEN;
     syn_fastopen: Bits<1> = "tcp_sock", "syn_fastopen:1", FAST_OPEN;
@@ -158,10 +162,13 @@ fields! {
     tw_expires: u64 = "inet_timewait_sock", "tw_timer.expires", TIMERS;
     req_retransmits: u8 = "request_sock", "num_retrans", TIMERS;
     req_expires: u64 = "request_sock", "rsk_timer.expires", TIMERS;
+    req_timer_pprev: u64 = "request_sock", "rsk_timer.entry.pprev", REASON;
     // include/linux/skbuff.h, include/net/tcp.h
     skb_len: u32 = "sk_buff", "len", Required;
     skb_cb: [u8; 48] = "sk_buff", "cb", Required;
     skb_seq: u32 = "tcp_skb_cb", "seq", Required;
+    skb_sacked: u8 = "tcp_skb_cb", "sacked", REASON;
+    skb_gso_segs: u16 = "tcp_skb_cb", "tcp_gso_segs", Optional("segments of retransmits");
     // arch/x86/include/asm/ptrace.h
     regs_di: u64 = "pt_regs", "di", BACKLOG;
     regs_orig_ax: u64 = "pt_regs", "orig_ax", BACKLOG;

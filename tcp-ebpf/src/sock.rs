@@ -3,8 +3,8 @@
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tcp_ebpf::{
     offsets::{self, Field},
-    tcp::{AF_INET6, IPPROTO_TCP, State},
-    wire::{Progress, flag, timer},
+    tcp::{AF_INET6, CLOSING, FIN_WAIT1, IPPROTO_TCP, LAST_ACK, State},
+    wire::{Progress, flag, retransmit_flag, timer},
 };
 
 use crate::mem;
@@ -166,7 +166,7 @@ impl Sock {
         if unread > 1 {
             flags |= flag::UNREAD;
         }
-        if self.has_unsent() {
+        if self.snd_nxt() != self.write_seq() {
             flags |= flag::UNSENT;
         }
         if self.data_segments() != segments || self.read(offsets::linger2) < 0 {
@@ -211,9 +211,40 @@ impl Sock {
         self.read(offsets::snd_nxt)
     }
 
+    /// Whether its FIN is among what it has sent.
     #[inline(always)]
-    pub(crate) fn has_unsent(self) -> bool {
-        self.snd_nxt() != self.write_seq()
+    pub(crate) fn has_sent_fin(self) -> bool {
+        let is_closed = matches!(self.state(), FIN_WAIT1 | CLOSING | LAST_ACK);
+        is_closed && self.snd_nxt() == self.write_seq()
+    }
+
+    /// Bits of [`retransmit_flag`] while a segment is being sent again.
+    #[inline(always)]
+    pub(crate) fn retransmit_flags(self) -> u8 {
+        let is_known = mem::has(offsets::ca_state)
+            && mem::has(offsets::icsk_pending)
+            && mem::has(offsets::skb_sacked)
+            && mem::has(offsets::retransmit_skb_hint)
+            && mem::has(offsets::undo_marker)
+            && mem::has(offsets::mtu_info)
+            && mem::has(offsets::snd_wnd);
+        if !is_known {
+            return 0;
+        }
+        let mut flags = retransmit_flag::KNOWN;
+        if self.read(offsets::retransmit_skb_hint) != 0 {
+            flags |= retransmit_flag::QUEUE;
+        }
+        if self.read(offsets::undo_marker) == 0 {
+            flags |= retransmit_flag::NO_UNDO;
+        }
+        if self.read(offsets::mtu_info) != 0 {
+            flags |= retransmit_flag::MTU_REDUCED;
+        }
+        if self.read(offsets::snd_wnd) == 0 && !self.is_orphaned() {
+            flags |= retransmit_flag::ZERO_WINDOW;
+        }
+        flags
     }
 
     /// Bytes received and not read, bytes not acknowledged; as sock_diag has them (`tcp_diag_get_info`,

@@ -16,7 +16,7 @@ pub mod kind {
     pub const RETRANSMIT: u8 = 6;
     /// A [`super::Retransmit`] of a SYN-ACK.
     pub const SYNACK: u8 = 7;
-    /// A [`super::Retransmit`]: a tail loss probe is about to be sent.
+    /// A [`super::Retransmit`]: a tail loss probe with new data was sent.
     pub const LOSS_PROBE: u8 = 8;
     /// A [`super::Socket`]
     pub const SOCKET: u8 = 9;
@@ -249,6 +249,24 @@ pub struct Accept {
     pub max_backlog: u32,
 }
 
+/// Bits of [`Retransmit::flags`]: what identifies the code that sent the segment.
+pub mod retransmit_flag {
+    /// The kernel has the fields behind the other bits.
+    pub const KNOWN: u8 = 1;
+    /// The segment is marked as lost (`TCPCB_LOST`).
+    pub const LOST: u8 = 2;
+    /// `tcp_xmit_retransmit_queue()` is at work: it has set `retransmit_skb_hint`.
+    pub const QUEUE: u8 = 4;
+    /// There is nothing to undo (`undo_marker` is 0).
+    pub const NO_UNDO: u8 = 8;
+    /// The peer's window is closed, and the socket is not an orphan.
+    pub const ZERO_WINDOW: u8 = 16;
+    /// The path MTU has been reduced at some time (`mtu_info`).
+    pub const MTU_REDUCED: u8 = 32;
+    /// Of a SYN-ACK: the timer of the request is running its function.
+    pub const TIMER: u8 = 64;
+}
+
 /// A segment sent again, or a probe: [`kind::RETRANSMIT`], [`kind::SYNACK`], [`kind::LOSS_PROBE`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -271,8 +289,14 @@ pub struct Retransmit {
     pub ca_state: u8,
     /// `icsk_pending`: the timer that is set.
     pub timer: u8,
+    /// See [`retransmit_flag`].
+    pub flags: u8,
+    /// What `tcp_transmit_skb()` returned: 0, a negative errno, or a positive `NET_XMIT_*`.
+    pub error: i16,
+    /// Segments that it goes out as; 0 if not known.
+    pub segments: u16,
     /// Zero.
-    pub pad: u8,
+    pub pad: u32,
 }
 
 /// What a socket is to the kernel: [`Socket::form`].
@@ -400,7 +424,7 @@ const _: () = {
     assert!(size_of::<Reset>() == 24);
     assert!(size_of::<Connect>() == 104);
     assert!(size_of::<Accept>() == 104);
-    assert!(size_of::<Retransmit>() == 112);
+    assert!(size_of::<Retransmit>() == 120);
     assert!(size_of::<Socket>() == 208);
     assert!(size_of::<Holder>() == 56);
 };

@@ -133,7 +133,7 @@ impl Findings {
             && self
                 .points
                 .iter()
-                .all(|it| it.chosen.is_some() || it.point == Point::LossProbe)
+                .all(|it| it.chosen.is_some() || it.point.is_optional())
     }
 
     fn json(&self) -> Value {

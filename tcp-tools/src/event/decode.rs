@@ -130,6 +130,10 @@ impl Reader<'_> {
         self.0.try_get_u16_ne()
     }
 
+    fn i16(&mut self) -> Read<i16> {
+        self.0.try_get_i16_ne()
+    }
+
     fn u32(&mut self) -> Read<u32> {
         self.0.try_get_u32_ne()
     }
@@ -295,7 +299,10 @@ impl Reader<'_> {
             state: self.u8()?,
             ca_state: self.u8()?,
             timer: self.u8()?,
-            pad: self.u8()?,
+            flags: self.u8()?,
+            error: self.i16()?,
+            segments: self.u16()?,
+            pad: self.u32()?,
         })
     }
 }

@@ -47,12 +47,15 @@ pub fn state_named(name: &str) -> Option<State> {
 pub fn errno_name(errno: u16) -> Option<&'static str> {
     Some(match i32::from(errno) {
         libc::EACCES => "EACCES",
+        libc::EAGAIN => "EAGAIN",
         libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
+        libc::EBUSY => "EBUSY",
         libc::ECONNABORTED => "ECONNABORTED",
         libc::ECONNREFUSED => "ECONNREFUSED",
         libc::ECONNRESET => "ECONNRESET",
         libc::EHOSTDOWN => "EHOSTDOWN",
         libc::EHOSTUNREACH => "EHOSTUNREACH",
+        libc::EINVAL => "EINVAL",
         libc::EIO => "EIO",
         libc::EMSGSIZE => "EMSGSIZE",
         libc::ENETDOWN => "ENETDOWN",

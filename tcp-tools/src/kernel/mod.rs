@@ -19,6 +19,7 @@ mod tracefs;
 
 use std::{
     cell::Cell,
+    collections::HashSet,
     io,
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
@@ -177,11 +178,15 @@ impl Tracer {
             points.extend([Point::Fork, Point::Exit]);
         }
         let attached = kernel.attach(&points, options.tier);
+        let mut warned = HashSet::new();
         for it in &attached {
             if let Some(error) = it.obstacle(options.tier) {
                 return Err(error);
             }
-            if let (None, Some(loss)) = (&it.chosen, it.point.loss()) {
+            // Two points may be needed for one thing: entry and return of a function.
+            if let (None, Some(loss)) = (&it.chosen, it.point.loss())
+                && warned.insert(loss)
+            {
                 let reasons = hooks::reasons(&it.refused);
                 log::warn!("{loss}: {} cannot be attached ({reasons})", it.point);
             }

@@ -40,6 +40,9 @@ const FUNCTIONS: &[&str] = &[
 
 const ACCEPT: &str = "inet_csk_accept";
 
+/// The type of what is called at the tracepoint `tcp_retransmit_skb`.
+const RETRANSMIT_TRACEPOINT: &str = "btf_trace_tcp_retransmit_skb";
+
 /// Linux 5.15.
 const TASK_REGISTERS: &str = "bpf_task_pt_regs";
 
@@ -51,16 +54,21 @@ pub(super) fn scan(file: Option<&Path>) -> Result<Btf, Error> {
     let names = Names {
         structs: &structs,
         functions: FUNCTIONS,
-        typedefs: &[],
+        typedefs: &[RETRANSMIT_TRACEPOINT],
     };
     Ok(Btf::load(file, &names)?)
 }
 
 /// How many arguments functions have, as the programs' `.rodata` globals. A count is 0 where there is no such
-/// function: no program attaches to it then.
+/// function: no program attaches to it then, or none reads the argument in question.
 pub(super) fn arg_counts(btf: &Btf) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
     let accept = btf.arg_count(ACCEPT)?.unwrap_or(0);
-    Ok(vec![("ACCEPT_ARGS", accept.to_ne_bytes().to_vec())])
+    // The first is the private data of what is called (`DECLARE_TRACE`, include/linux/tracepoint.h).
+    let retransmit = btf.pointer_arg_count(RETRANSMIT_TRACEPOINT)?;
+    let retransmit = retransmit.map_or(0, |count| count.saturating_sub(1));
+    let counts = [("ACCEPT_ARGS", accept), ("RETRANSMIT_ARGS", retransmit)];
+    let bytes = counts.map(|(name, count)| (name, count.to_ne_bytes().to_vec()));
+    Ok(bytes.to_vec())
 }
 
 /// By the first of its paths that this kernel has.

@@ -165,11 +165,13 @@ pub(super) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     bpf_fd(bpf_cmd::BPF_ITER_CREATE, &mut attr)
 }
 
-/// An event that fires when the kernel enters `function`; `pmu` is the type number of the kprobe PMU.
-pub(super) fn perf_kprobe(pmu: u32, function: &str) -> io::Result<OwnedFd> {
+/// An event that fires when the kernel enters `function`, or with the `config` of a return probe leaves it; `pmu` is
+/// the type number of the kprobe PMU.
+pub(super) fn perf_kprobe(pmu: u32, config: u64, function: &str) -> io::Result<OwnedFd> {
     let function = CString::new(function)?;
     let mut attr = perf_attr();
     attr.type_ = pmu;
+    attr.config = config;
     attr.__bindgen_anon_3.kprobe_func = function.as_ptr() as u64;
     perf_event_open(&mut attr)
 }

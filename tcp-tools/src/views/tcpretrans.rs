@@ -4,12 +4,12 @@ use tcp_ebpf::config::event;
 
 use super::{
     Context, Layout, Needs, Row, Subject, UnknownField, View,
-    columns::{column, endpoint, uint},
+    columns::{column, endpoint, text, uint},
     count::{self, Count, Counter, Key},
 };
 use crate::{
     cli::common,
-    event::{Event, Flow, Retransmit, Segment},
+    event::{Event, Flow, Retransmit},
     kernel::Point,
     output::{Column, Kind, Lines, Value, Writer},
 };
@@ -53,7 +53,7 @@ impl Tcpretrans {
         if table.is_empty() {
             table.push("time");
         }
-        table.extend(["pid", "ip", "local", "type", "remote", "state"]);
+        table.extend(["pid", "ip", "local", "sent", "remote", "state"]);
         if args.sequence {
             table.push("seq");
         }
@@ -82,7 +82,7 @@ impl View for Tcpretrans {
             Point::SeedOwners,
         ];
         if self.lossprobe {
-            points.push(Point::LossProbe);
+            points.extend([Point::LossProbe, Point::LossProbeReturn]);
         }
         Needs {
             points,
@@ -140,7 +140,7 @@ pub fn layout() -> Layout<Retransmit> {
     Layout {
         own: OWN,
         table: Vec::new(),
-        table_only: &["local", "remote"],
+        table_only: &["local", "sent", "remote"],
     }
 }
 
@@ -167,6 +167,22 @@ const OWN: &[&Column<Row<Retransmit>>] = &[
             Kind::String,
             "What is sent: R a segment again, S a SYN, A a SYN-ACK, L a tail loss probe.",
             |row| Value::Text(row.event.segment.letter()),
+        )
+    },
+    &Column {
+        width: 2,
+        ..column(
+            "sent",
+            "T>",
+            Kind::String,
+            "As type, with ! behind it where it has not left the host.",
+            |row| {
+                let segment = row.event.segment;
+                Value::Text(match row.event.error {
+                    None => segment.letter(),
+                    Some(_) => segment.failed_letter(),
+                })
+            },
         )
     },
     &Column {
@@ -208,17 +224,35 @@ const OWN: &[&Column<Row<Retransmit>>] = &[
         "LEN_BYTES",
         Kind::Integer,
         "Payload of the segment.",
-        |row| uint(row.event.len_bytes),
+        |row| uint(Some(row.event.len_bytes)),
+    ),
+    &column(
+        "segments",
+        "SEGMENTS",
+        Kind::Integer,
+        "Segments that it goes out as: as many does the kernel count.",
+        |row| uint(row.event.segments),
     ),
     &Column {
-        width: 6,
+        width: 11,
         ..column(
             "reason",
             "REASON",
             Kind::String,
-            "Why: rto (the timer ran out, or recovery from that), fast (acknowledgements told of a loss), \
-             probe.",
+            "Why: rto (the timer expired), slow_start (recovery from that), fast (acknowledgements showed a loss), \
+             probe (a tail loss probe), mtu (the path MTU became smaller), zero_window (the window was closed over \
+             sent data), dup_syn (the client's SYN came again), unknown.",
             |row| Value::Text(row.event.reason.name()),
+        )
+    },
+    &Column {
+        width: 13,
+        ..column(
+            "error",
+            "ERROR",
+            Kind::String,
+            "Why it has not left the host: an errno by name, or NET_XMIT_DROP (queueing discipline). Needs Linux 6.17.",
+            |row| text(row.event.error),
         )
     },
     &column(
@@ -240,12 +274,6 @@ const OWN: &[&Column<Row<Retransmit>>] = &[
         "NTH",
         Kind::Integer,
         "How many segments this socket has sent again, this one included.",
-        |row| {
-            // A probe with new data is none of them.
-            match row.event.segment {
-                Segment::Probe if row.event.len_bytes.is_none() => Value::Null,
-                _ => uint(row.event.nth),
-            }
-        },
+        |row| uint(row.event.nth),
     ),
 ];

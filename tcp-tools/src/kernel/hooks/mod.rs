@@ -203,7 +203,7 @@ impl Mechanism {
         let (kind, attach_type) = match self.how {
             How::With(_) => return Ok(None),
             How::RawTracepoint => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None),
-            How::Kprobe => {
+            How::Kprobe | How::Kretprobe => {
                 // Loading takes longer than to see that it would be in vain.
                 kprobe_pmu()?;
                 (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None)
@@ -243,8 +243,13 @@ impl Mechanism {
             }
             How::Fentry | How::Fexit => sys::raw_tracepoint_open(None, program).map_err(failed),
             How::Iterator => sys::iter_link(program).map_err(failed),
-            How::Kprobe => {
-                let event = sys::perf_kprobe(kprobe_pmu()?, target).map_err(failed)?;
+            How::Kprobe | How::Kretprobe => {
+                let config = if self.how == How::Kretprobe {
+                    kretprobe_config()?
+                } else {
+                    0
+                };
+                let event = sys::perf_kprobe(kprobe_pmu()?, config, target).map_err(failed)?;
                 sys::perf_attach(event.as_fd(), program).map_err(failed)?;
                 Ok(event)
             }
@@ -282,4 +287,14 @@ fn kprobe_pmu() -> Result<u32, String> {
         }
         Err(error) => Err(format!("{PATH}: {error}")),
     }
+}
+
+/// `perf_event_attr.config` of a return probe: a bit that the PMU names, like `config:0`.
+fn kretprobe_config() -> Result<u64, String> {
+    const PATH: &str = "/sys/bus/event_source/devices/kprobe/format/retprobe";
+    let text = fs::read_to_string(PATH).map_err(|error| format!("{PATH}: {error}"))?;
+    let bit = text.trim().strip_prefix("config:");
+    let bit: Option<u32> = bit.and_then(|bit| bit.parse().ok());
+    bit.and_then(|bit| 1_u64.checked_shl(bit))
+        .ok_or_else(|| format!("{PATH} holds {text:?}"))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use How::{Fentry, Fexit, Iterator, Kprobe, RawTracepoint, Tracepoint, With};
+use How::{Fentry, Fexit, Iterator, Kprobe, Kretprobe, RawTracepoint, Tracepoint, With};
 
 /// Something that happens in the kernel, whichever way it is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +29,8 @@ pub enum Point {
     SynAck,
     /// A tail loss probe is about to be sent.
     LossProbe,
+    /// A tail loss probe has been sent, or has not.
+    LossProbeReturn,
     /// A process is born.
     Fork,
     /// A process ends.
@@ -63,6 +65,7 @@ pub(super) enum How {
     Fentry,
     Fexit,
     Kprobe,
+    Kretprobe,
     /// Targets are `category/name`.
     Tracepoint,
     Iterator,
@@ -207,6 +210,13 @@ pub(super) const HOOKS: &[(Point, &[Mechanism])] = &[
         ],
     ),
     (
+        Point::LossProbeReturn,
+        &[
+            fentry(Fexit, "loss_probe_fexit", &["tcp_send_loss_probe"]),
+            kprobe(Kretprobe, "loss_probe_kretprobe", &["tcp_send_loss_probe"]),
+        ],
+    ),
+    (
         Point::Fork,
         &[any(RawTracepoint, "fork_raw_tp", &["sched_process_fork"])],
     ),
@@ -257,6 +267,12 @@ impl Point {
             .any(|mechanism| mechanism.tier.is_some())
     }
 
+    /// Whether no view needs it to run: not every tier has it.
+    #[must_use]
+    pub fn is_optional(self) -> bool {
+        matches!(self, Self::LossProbe | Self::LossProbeReturn)
+    }
+
     /// Whether it is used once everything is attached: a snapshot of what is there then.
     #[must_use]
     pub fn is_for_later(self) -> bool {
@@ -287,7 +303,9 @@ impl Point {
             Self::Accept => Some("owners of accepted connections are not known"),
             Self::Listen => Some("owners of listeners made during the trace are not known"),
             Self::SynAck => Some("retransmitted SYN-ACKs are not seen"),
-            Self::LossProbe => Some("tail loss probes that carry new data are not seen"),
+            Self::LossProbe | Self::LossProbeReturn => {
+                Some("tail loss probes that carry new data are not seen")
+            }
             Self::Fork => Some("children of traced processes are not followed"),
             Self::Exit => Some("the number of a traced process may pass to a stranger"),
             Self::SeedSockets => {
@@ -316,6 +334,7 @@ impl fmt::Display for Point {
             Self::Retransmit => "retransmit",
             Self::SynAck => "synack",
             Self::LossProbe => "loss_probe",
+            Self::LossProbeReturn => "loss_probe_return",
             Self::Fork => "fork",
             Self::Exit => "exit",
             Self::SeedSockets => "seed_sockets",
@@ -344,12 +363,13 @@ impl fmt::Display for Mechanism {
             Fentry => "fentry",
             Fexit => "fexit",
             Kprobe => "kprobe",
+            Kretprobe => "kretprobe",
             Tracepoint => "tracepoint",
             Iterator => "iterator",
             With(point) => return write!(f, "{point}: {}", self.targets.join(", ")),
         };
         write!(f, "{how} {}", self.targets.join(", "))?;
-        if self.how == Fexit {
+        if self.program == "accept_fexit" {
             f.write_str(" (misses calls that were blocked before the trace)")?;
         }
         Ok(())
