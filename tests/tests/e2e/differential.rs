@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tcp_tools_tests::ktrace::{Event, KernelTrace, What};
-use tcp_tools_tests::netns::Netns;
+use tcp_tools_tests::netns::{Netns, set_ipv4};
+use tcp_tools_tests::netstat::tcp_ext;
 use tcp_tools_tests::sock::{Ends, V4};
 use tcp_tools_tests::trace::{Ended, Trace};
 use tcp_tools_tests::traffic::{self, Done};
@@ -47,8 +48,9 @@ impl Truth {
         self.0.values().map(|expected| expected.all).sum()
     }
 
-    /// Compares. A row may be missing if the kernel may have hidden its event, or if the tool has counted it as lost.
-    fn assert(mut self, view: &str, rows: &[Value], word: &str, lost: u64) {
+    /// Compares, and gives the number of missing rows. A row may be missing if the kernel may have hidden its event, or if
+    /// the tool has counted it as lost.
+    fn assert(mut self, view: &str, rows: &[Value], word: &str, lost: u64) -> u64 {
         let mut found: BTreeMap<Key, usize> = BTreeMap::new();
         for row in rows {
             *found.entry(key_of(row, word)).or_default() += 1;
@@ -69,6 +71,7 @@ impl Truth {
         eprintln!("{view}: {all} rows, {hidden} hidden, {lost_rows} missing of {allowed} lost");
         assert!(extra.is_empty(), "{view}: extra: {extra:#?}");
         assert!(lost_rows <= allowed, "{view}: missing: {missing:#?}");
+        hidden as u64 + lost_rows
     }
 }
 
@@ -121,11 +124,54 @@ fn truths(events: &[Event], done: &Done) -> [(&'static str, &'static str, Truth)
     ]
 }
 
+/// Compares the reasons of retransmits with the kernel's counters of the calling thread's namespace. `missing` rows are of
+/// any reason.
+fn assert_reasons(rows: &[Value], missing: u64, done: &Done) {
+    // The kernel counts segments that have left the host.
+    let segments = |reasons: &[&str]| -> u64 {
+        let is_sent = |row: &&Value| row["error"].is_null();
+        let has_reason = |row: &&Value| reasons.iter().any(|reason| row["reason"] == *reason);
+        let sent = rows.iter().filter(is_sent).filter(has_reason);
+        sent.map(|row| row["segments"].as_u64().unwrap()).sum()
+    };
+    let number = |field: &str, values: &[&str]| {
+        let has = |row: &&Value| values.iter().any(|value| row[field] == *value);
+        rows.iter().filter(has).count() as u64
+    };
+    let counters = [
+        ("TCPFastRetrans", segments(&["fast"])),
+        ("TCPSlowStartRetrans", segments(&["slow_start", "mtu"])),
+        ("TCPLossProbes", number("reason", &["probe"])),
+        (
+            "TCPTimeouts",
+            number("reason", &["rto"]) + done.timed_out as u64,
+        ),
+        ("TCPSynRetrans", number("type", &["S", "A"])),
+    ];
+    let gaps = counters.map(|(counter, of_rows)| {
+        let of_kernel = tcp_ext(counter);
+        eprintln!("{counter}: {of_kernel}, by rows {of_rows}");
+        assert!(of_kernel > 0, "{counter}: nothing to compare");
+        let gap = of_kernel.checked_sub(of_rows);
+        gap.unwrap_or_else(|| panic!("{counter}: rows too many: {rows:#?}"))
+    });
+    // A timer that expires in vain, because the segment is in a queue still or the host refuses it, sends nothing.
+    let in_vain = tcp_ext("TCPSpuriousRtxHostQueues") + tcp_ext("TCPRetransFail");
+    // The last counter has some of those before it.
+    let [.., syns] = gaps;
+    assert!(syns <= missing, "SYNs and SYN-ACKs: {rows:#?}");
+    let others: u64 = gaps.iter().take(4).sum();
+    assert!(others <= missing + in_vain, "{gaps:?}: {rows:#?}");
+    assert_eq!(number("reason", &["unknown"]), 0, "{rows:#?}");
+}
+
 #[test]
 fn random_traffic_is_what_the_kernel_says() {
     let seed = traffic::seed();
     let netns = Netns::enter_new();
     netns.add_addresses();
+    // The segments that are sent again are those that were sent.
+    set_ipv4("tcp_retrans_collapse", "0");
     let kernel = KernelTrace::start(&netns);
     let views = ["tcplife", "tcpconnect", "tcpaccept", "tcpretrans"];
     let traces = views.map(|view| Trace::view(view, &netns, &[]));
@@ -133,7 +179,11 @@ fn random_traffic_is_what_the_kernel_says() {
     let ended = traces.map(Trace::interrupt);
     let events = kernel.events();
     for ((view, word, truth), ended) in truths(&events, &done).into_iter().zip(&ended) {
-        truth.assert(view, &ended.rows(), word, lost(ended));
+        let rows = ended.rows();
+        let missing = truth.assert(view, &rows, word, lost(ended));
+        if view == "tcpretrans" {
+            assert_reasons(&rows, missing, &done);
+        }
     }
 }
 
