@@ -31,7 +31,6 @@ pub mod features;
 pub mod icmp;
 pub mod ktrace;
 pub mod netns;
-pub mod netstat;
 pub mod pair;
 pub mod proc_net;
 pub mod row;

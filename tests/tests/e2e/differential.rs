@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use tcp_tools_tests::counters::counter;
 use tcp_tools_tests::ktrace::{Event, KernelTrace, What};
 use tcp_tools_tests::netns::{Netns, set_ipv4};
-use tcp_tools_tests::netstat::tcp_ext;
 use tcp_tools_tests::sock::{Ends, V4};
 use tcp_tools_tests::trace::{Ended, Trace};
 use tcp_tools_tests::traffic::{self, Done};
@@ -148,15 +148,15 @@ fn assert_reasons(rows: &[Value], missing: u64, done: &Done) {
         ),
         ("TCPSynRetrans", number("type", &["S", "A"])),
     ];
-    let gaps = counters.map(|(counter, of_rows)| {
-        let of_kernel = tcp_ext(counter);
-        eprintln!("{counter}: {of_kernel}, by rows {of_rows}");
-        assert!(of_kernel > 0, "{counter}: nothing to compare");
+    let gaps = counters.map(|(name, of_rows)| {
+        let of_kernel = counter(name);
+        eprintln!("{name}: {of_kernel}, by rows {of_rows}");
+        assert!(of_kernel > 0, "{name}: nothing to compare");
         let gap = of_kernel.checked_sub(of_rows);
-        gap.unwrap_or_else(|| panic!("{counter}: rows too many: {rows:#?}"))
+        gap.unwrap_or_else(|| panic!("{name}: rows too many: {rows:#?}"))
     });
     // A timer that expires in vain, because the segment is in a queue still or the host refuses it, sends nothing.
-    let in_vain = tcp_ext("TCPSpuriousRtxHostQueues") + tcp_ext("TCPRetransFail");
+    let in_vain = counter("TCPSpuriousRtxHostQueues") + counter("TCPRetransFail");
     // The last counter has some of those before it.
     let [.., syns] = gaps;
     assert!(syns <= missing, "SYNs and SYN-ACKs: {rows:#?}");

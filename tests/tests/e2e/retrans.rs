@@ -8,9 +8,9 @@ use std::time::Instant;
 use serde_json::Value;
 use socket2::Socket;
 use tcp_tools_tests::actor::Actor;
+use tcp_tools_tests::counters::counter;
 use tcp_tools_tests::ktrace::{KernelTrace, What};
 use tcp_tools_tests::netns::{Netns, set_ipv4};
-use tcp_tools_tests::netstat::tcp_ext;
 use tcp_tools_tests::pair::Pair;
 use tcp_tools_tests::row::{Row, assert_rows};
 use tcp_tools_tests::sock::{self, Ends, V4};
@@ -51,7 +51,7 @@ fn data(pair: &Pair, reason: &str) -> Row {
 
 /// How often timers that retransmit have expired in this namespace.
 fn timeouts() -> usize {
-    tcp_ext("TCPTimeouts") as usize
+    counter("TCPTimeouts") as usize
 }
 
 fn numbers(rows: &[Value], field: &str) -> Vec<u64> {
@@ -118,7 +118,7 @@ fn segments_that_were_lost_together_follow_one_another() {
         assert_rows(std::slice::from_ref(other), &[row("slow_start")]);
     }
     let segments: u64 = numbers(others, "segments").iter().sum();
-    assert_eq!(segments, tcp_ext("TCPSlowStartRetrans"));
+    assert_eq!(segments, counter("TCPSlowStartRetrans"));
     let (seqs, lengths) = (numbers(&rows, "seq"), numbers(&rows, "len_bytes"));
     assert!(lengths[0] <= MSS.into(), "{lengths:?}");
     // The first segment, until it has arrived; then what is behind it, each byte once.
@@ -260,7 +260,7 @@ fn lost_synack(before: bool) {
     let ended = trace.interrupt();
     ended.assert_clean();
     let syns = sock::retransmits(&client).unwrap() as usize;
-    let answers = tcp_ext("TCPSynRetrans") as usize - timeouts();
+    let answers = counter("TCPSynRetrans") as usize - timeouts();
     let synack = |reason| {
         let row = Row::retransmit("A", reason, "fd", at_server).of(&server.process());
         row.with("state", "NEW_SYN_RECV")

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use socket2::Socket;
+use tcp_tools_tests::counters::{counter, wait_counter};
 use tcp_tools_tests::netns::set_ipv4;
-use tcp_tools_tests::netstat::{tcp_ext, wait_tcp_ext};
 use tcp_tools_tests::pair::Pair;
 use tcp_tools_tests::segment::Tap;
 use tcp_tools_tests::sock::{self, V4};
@@ -125,7 +125,7 @@ fn path_mtu_becomes_smaller() {
         let pair = Pair { client, server };
         pair.exchange(10, 0);
         let counters = ["TCPTimeouts", "TCPSlowStartRetrans"];
-        let before = counters.map(tcp_ext);
+        let before = counters.map(counter);
         sock::deafen(&pair.server).unwrap();
         sock::send(&pair.client, SEGMENT).unwrap();
         sock::send(&pair.client, SEGMENT).unwrap();
@@ -134,7 +134,7 @@ fn path_mtu_becomes_smaller() {
         // It is answered at once, or the timer expires.
         let mut now = before;
         while now == before {
-            now = counters.map(tcp_ext);
+            now = counters.map(counter);
         }
         deliver(&pair, 2 * SEGMENT);
         now[0] == before[0]
@@ -178,10 +178,10 @@ fn local_firewall_drops_what_is_sent_again() {
     sock::deafen(&pair.server).unwrap();
     sock::send(&pair.client, 100).unwrap();
     nft("add table ip t; add chain ip t out { type filter hook output priority 0; policy drop; }");
-    wait_tcp_ext("TCPRetransFail", 2, || {});
+    wait_counter("TCPRetransFail", 2, || {});
     nft("delete table ip t");
     deliver(&pair, 100);
-    let failed = tcp_ext("TCPRetransFail");
+    let failed = counter("TCPRetransFail");
     let rows = lab.finish(0);
     let marked = if traces_failures() { failed } else { 0 };
     assert_eq!(failures(&rows), marked, "{rows:#?}");

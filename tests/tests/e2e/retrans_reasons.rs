@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::Value;
+use tcp_tools_tests::counters::{counter, wait_counter};
 use tcp_tools_tests::netns::{Netns, set_ipv4};
-use tcp_tools_tests::netstat::{tcp_ext, wait_tcp_ext};
 use tcp_tools_tests::pair::Pair;
 use tcp_tools_tests::sock::{self, V4};
 use tcp_tools_tests::tier;
@@ -74,7 +74,7 @@ impl Lab {
         let mut by_kernel: BTreeMap<&str, u64> = by_row.keys().map(|name| (*name, 0)).collect();
         for (name, count) in &mut by_kernel {
             if *name != "unknown" {
-                *count = tcp_ext(name);
+                *count = counter(name);
             }
         }
         assert_eq!(
@@ -83,7 +83,7 @@ impl Lab {
         );
         assert_eq!(
             failures(&rows),
-            tcp_ext("TCPRetransFail") - hidden_failures()
+            counter("TCPRetransFail") - hidden_failures()
         );
         rows
     }
@@ -115,7 +115,7 @@ fn hidden_failures() -> u64 {
     if traces_failures() {
         0
     } else {
-        tcp_ext("TCPRetransFail")
+        counter("TCPRetransFail")
     }
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn deliver(pair: &Pair, count: usize) {
 fn fast_retransmits_while_a_probe_is_pending() {
     let lab = Lab::new();
     let pair = pair();
-    wait_tcp_ext("TCPFastRetrans", 10, || {
+    wait_counter("TCPFastRetrans", 10, || {
         sock::deafen(&pair.server).unwrap();
         sock::send(&pair.client, 200).unwrap();
         sock::hear_after_loss(&pair.server).unwrap();
@@ -163,7 +163,7 @@ fn fast_retransmits_while_a_probe_is_pending() {
 fn several_segments_lost_of_one_window() {
     let lab = Lab::new();
     let pair = pair();
-    wait_tcp_ext("TCPFastRetrans", 6, || {
+    wait_counter("TCPFastRetrans", 6, || {
         sock::deafen_for(&pair.server, 200).unwrap();
         for _ in 0..3 {
             sock::send(&pair.client, 200).unwrap();
@@ -181,7 +181,7 @@ fn retransmit_that_is_lost_as_well() {
     let pair = pair();
     let mut lost_twice = false;
     while !lost_twice {
-        let fast = tcp_ext("TCPFastRetrans");
+        let fast = counter("TCPFastRetrans");
         sock::deafen_for(&pair.server, 200).unwrap();
         sock::send(&pair.client, 200).unwrap();
         // One acknowledgement for all of these leaves room for more in the window than the segment that was lost.
@@ -192,9 +192,9 @@ fn retransmit_that_is_lost_as_well() {
             sent += 100;
         }
         pair.client.detach_filter().unwrap();
-        wait_tcp_ext(
+        wait_counter(
             "TCPLostRetransmit",
-            tcp_ext("TCPLostRetransmit") + 1,
+            counter("TCPLostRetransmit") + 1,
             || {
                 sock::send(&pair.client, 100).unwrap();
                 sent += 100;
@@ -202,10 +202,10 @@ fn retransmit_that_is_lost_as_well() {
         );
         deliver(&pair, sent);
         // On a slow machine the timer may be first.
-        lost_twice = tcp_ext("TCPFastRetrans") >= fast + 2;
+        lost_twice = counter("TCPFastRetrans") >= fast + 2;
     }
     let rows = lab.finish(0);
-    assert_eq!(again(&rows), tcp_ext("TCPLostRetransmit"), "{rows:#?}");
+    assert_eq!(again(&rows), counter("TCPLostRetransmit"), "{rows:#?}");
     let mut fast = BTreeMap::new();
     for row in rows.iter().filter(|row| row["reason"] == "fast") {
         *fast.entry(row["seq"].as_u64().unwrap()).or_insert(0) += 1;
@@ -237,7 +237,7 @@ fn timer_that_expires_again_and_again() {
     deliver(&pair, 100);
     let rows = lab.finish(0);
     assert_eq!(count(&rows, "R", "rto"), rows.len() as u64);
-    assert_eq!(again(&rows), tcp_ext("TCPLostRetransmit"), "{rows:#?}");
+    assert_eq!(again(&rows), counter("TCPLostRetransmit"), "{rows:#?}");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn probe_with_new_data_is_one_row() {
     // The second waits for the acknowledgement of the first (Nagle).
     sock::send(&pair.client, 100).unwrap();
     sock::send(&pair.client, 50).unwrap();
-    wait_tcp_ext("TCPLossProbes", 1, || {});
+    wait_counter("TCPLossProbes", 1, || {});
     deliver(&pair, 150);
     let hidden = u64::from(!lab.sees_all_probes);
     let rows = lab.finish(hidden);
