@@ -114,8 +114,9 @@ fn accepted(sock: Sock) {
     }
 }
 
-/// A session whose birth was not seen: the kernel skipped the program, or it is older than the trace. Or
-/// Fast Open hands it over before its handshake has ended.
+/// A session whose birth was not seen: the kernel skipped the program, or it is older than the trace. Or there was
+/// no room for it, which its birth or the snapshot has counted. Or Fast Open hands it over before its handshake has
+/// ended, which will count it.
 #[inline(always)]
 fn remember_unknown(sock: Sock, claim: &Claim) {
     let fast_open = sock.state() == SYN_RECV;

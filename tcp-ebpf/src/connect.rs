@@ -12,7 +12,7 @@ use aya_ebpf::{
 use tcp_ebpf::{
     config::event::{ATTEMPT, OUTCOME, RETRANSMIT, SESSION},
     tcp::{AF_INET, AF_INET6},
-    wire::{Connect, connect_flag, kind, owner},
+    wire::{Connect, connect_flag, kind, owner, role},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     filter::Subject,
     globals::wants,
     maps::{self, Call, Claim, Conn},
-    owner::current,
+    owner::{current, is_exiting},
     sock::Sock,
 };
 
@@ -111,16 +111,47 @@ fn report(kind: u8, sock: Sock, conn: &Conn, established: bool) {
 /// Writes all but the head.
 #[inline(always)]
 pub(crate) fn fill(to: *mut Connect, sock: Sock, conn: &Conn, established: bool) {
-    let error = if established { 0 } else { sock.error() };
+    // Fast Open may have put the SYN off, until there was data.
+    let mut flags = conn.connect_flags | flags(sock);
+    let mut error = 0;
+    if !established {
+        let (errno, ending) = ending(sock, conn);
+        error = errno;
+        flags |= ending;
+    }
     put(
         to,
         conn.syn_ns,
         error,
         established,
-        // Fast Open may have put the SYN off, until there was data.
-        conn.connect_flags | flags(sock),
+        flags,
         sock.retransmits(),
     );
+}
+
+/// Why an attempt ends without a connection: the errno, and bits of [`connect_flag`].
+///
+/// An error that closes the socket is in `sk_err` by then (`tcp_reset`, `tcp_write_err`, `tcp_v4_err`, `tcp_v6_err`,
+/// v6.1 to v6.18). Without one it is the owner who closes it, and this is the owner's thread.
+#[inline(always)]
+fn ending(sock: Sock, conn: &Conn) -> (u16, u8) {
+    let mut flags = 0;
+    if sock.segments_received() != conn.segments_before {
+        flags |= connect_flag::ANSWERED;
+    }
+    let error = sock.error();
+    if error != 0 {
+        return (error, flags);
+    }
+    if is_exiting() {
+        flags |= connect_flag::EXITED;
+    }
+    // One that an earlier attempt left behind says nothing of this one.
+    let soft = sock.soft_error();
+    if soft == conn.soft_before {
+        return (0, flags);
+    }
+    (soft, flags | connect_flag::SOFT)
 }
 
 #[inline(always)]
@@ -159,6 +190,7 @@ fn connect_enter_tp(ctx: TracePointContext) -> u32 {
             address,
             since_ns,
             under_way: 0,
+            waits: Sock::is_blocking_descriptor(fd) as u64,
         };
         maps::begin_call(bpf_get_current_pid_tgid(), &call);
     }
@@ -189,9 +221,27 @@ fn connect_exit_tp(ctx: TracePointContext) -> u32 {
     if call.under_way == 0 && is_failed_attempt(ret) {
         failed(call, -ret as u16);
     }
+    if call.waits != 0 && matches!(ret, EINPROGRESS | EALREADY) {
+        timed_out(Sock::new(call.sock));
+    }
     maps::end_call(thread);
     0
 }
+
+/// A call that waits returns so when the time of SO_SNDTIMEO is over (`__inet_stream_connect`, net/ipv4/af_inet.c,
+/// v6.1 to v6.18); the attempt goes on.
+#[inline(always)]
+fn timed_out(sock: Sock) {
+    if let Some(conn) = maps::conn(sock)
+        && conn.role == role::CLIENT
+        && conn.established_ns == 0
+    {
+        conn.connect_flags |= connect_flag::TIMED_OUT;
+    }
+}
+
+const EALREADY: i64 = -114;
+const EINPROGRESS: i64 = -115;
 
 /// Errors of an attempt, not of the call: its arguments, an attempt that goes on, a signal.
 #[inline(always)]
@@ -203,8 +253,6 @@ fn is_failed_attempt(ret: i64) -> bool {
     const EDESTADDRREQ: i64 = -89;
     const EAFNOSUPPORT: i64 = -97;
     const EISCONN: i64 = -106;
-    const EALREADY: i64 = -114;
-    const EINPROGRESS: i64 = -115;
     /// `ERESTARTSYS` and its like, include/linux/errno.h.
     const FIRST_INTERNAL: i64 = -512;
     ret < 0
@@ -268,7 +316,7 @@ fn failed(call: &Call, error: u16) {
         _ => return,
     }
     let claim: Claim = current(owner::CONNECT);
-    let flags = flags(sock);
+    let flags = flags(sock) | connect_flag::NO_SYN;
     emit(kind::OUTCOME, &subject, &claim, |to| {
         put(to, call.since_ns, error, false, flags, 0);
     });

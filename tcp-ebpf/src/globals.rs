@@ -108,12 +108,3 @@ pub(crate) fn count(which: u32) {
         unsafe { *counter += 1 }
     }
 }
-
-/// Whether this processor has found no room for a socket.
-#[inline(always)]
-pub(crate) fn is_map_full() -> bool {
-    COUNTERS.get_ptr(counter::MAP_FULL).is_some_and(|counter| {
-        // SAFETY: a slot of a per-CPU array.
-        unsafe { *counter != 0 }
-    })
-}

@@ -62,19 +62,22 @@ fn seed_sockets(ctx: *const TcpContext) -> i32 {
         return 0;
     }
     let sock = Sock::new(sk as u64);
-    if sock.state() == LISTEN && wants(RETRANSMIT) && sock.is_tcp() {
-        maps::remember_if_new(sock, |_| {});
+    if sock.state() == LISTEN
+        && wants(RETRANSMIT)
+        && sock.is_tcp()
+        && !maps::remember_if_new(sock, |_| {})
+    {
+        maps::leave_out_listed(sock);
     }
-    if !in_session(sock) {
-        return 0;
+    if in_session(sock) && !seed(sock) {
+        maps::leave_out_listed(sock);
     }
-    seed(sock);
     0
 }
 
-/// Remembers a session that is older than the trace.
+/// Remembers a session that is older than the trace; false if there is no room.
 #[inline(never)]
-fn seed(sock: Sock) {
+fn seed(sock: Sock) -> bool {
     let state = sock.state();
     let connecting = state == SYN_SENT;
     // SAFETY: no preconditions.
@@ -90,7 +93,7 @@ fn seed(sock: Sock) {
         }
         conn.base = sock.progress(state);
         conn.partial = 1;
-    });
+    })
 }
 
 /// Gives the sockets that nobody claimed to the oldest process that holds a descriptor, counts how many do, and
@@ -108,7 +111,9 @@ fn seed_owners(ctx: *const TaskFileContext) -> i32 {
     };
     // In a network namespace that could not be entered.
     if maps::conn(sock).is_none() && in_session(sock) {
-        seed(sock);
+        if !seed(sock) {
+            maps::leave_out_held(sock);
+        }
         // Nothing holds the socket's state here: if it was closed meanwhile, nobody would tell again.
         if sock.state() == CLOSE {
             maps::forget(sock);

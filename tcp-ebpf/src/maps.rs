@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
-    maps::{HashMap, LpmTrie, RingBuf, lpm_trie::Key},
+    maps::{HashMap, LpmTrie, LruHashMap, RingBuf, lpm_trie::Key},
 };
 use aya_log_ebpf::{
     debug,
@@ -77,6 +77,11 @@ pub(crate) struct Conn {
     pub(crate) data_segments: u32,
     /// 1 once it has sent a RST.
     pub(crate) reset: u32,
+    /// Of a client: [`Sock::segments_received`] when it was opened. connect() may not be the first on this socket.
+    pub(crate) segments_before: u32,
+    /// Likewise [`Sock::soft_error`].
+    pub(crate) soft_before: u16,
+    pub(crate) pad: u16,
 }
 
 impl Conn {
@@ -108,6 +113,8 @@ pub(crate) struct Call {
     pub(crate) since_ns: u64,
     /// 1 once the state of the socket tells what becomes of it.
     pub(crate) under_way: u64,
+    /// 1 if the caller waits for the outcome.
+    pub(crate) waits: u64,
 }
 
 /// `insert` has found an entry and was asked to leave it.
@@ -125,6 +132,13 @@ static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(1, BPF_F_NO_PREALLO
 /// next sequence number: what a skipped second program left is no other socket's at that address.
 #[map]
 static CLOSED: HashMap<u64, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+/// Sockets that found no room there, between the program that counted them and the one that looks after it; and the
+/// last of those that were counted by their descriptors.
+#[map]
+static LEFT_OUT: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024, 0);
+/// Network namespaces in which sockets that are older than the trace found no room.
+#[map]
+static COUNTED_NETNS: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 /// Calls of connect() in progress, by thread.
 #[map]
 static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
@@ -188,10 +202,22 @@ pub(crate) fn conn(sock: Sock) -> Option<&'static mut Conn> {
         .map(|conn| unsafe { &mut *conn })
 }
 
-/// Remembers what `fill` makes of a blank. What is there already is another socket's that had this address:
-/// had its end been seen, it would be gone.
+/// Whether it is in another network namespace than the one that is traced: it needs no room, because all that happens
+/// to it is filtered out.
 #[inline(always)]
-pub(crate) fn remember(sock: Sock, fill: impl FnOnce(&mut Conn)) {
+pub(crate) fn is_elsewhere(sock: Sock) -> bool {
+    let netns = config!(netns);
+    netns != 0 && netns != sock.netns()
+}
+
+/// Remembers what `fill` makes of a blank; false if there is no room. What is there already is another socket's that
+/// had this address: had its end been seen, it would be gone.
+#[inline(always)]
+pub(crate) fn remember(sock: Sock, fill: impl FnOnce(&mut Conn)) -> bool {
+    if is_elsewhere(sock) {
+        count(counter::FILTERED);
+        return true;
+    }
     let mut conn = MaybeUninit::uninit();
     let conn = &*Conn::blank(&mut conn, fill);
     let mut inserted = CONNS.insert(sock.key(), conn, u64::from(BPF_NOEXIST));
@@ -201,11 +227,43 @@ pub(crate) fn remember(sock: Sock, fill: impl FnOnce(&mut Conn)) {
         }
         inserted = CONNS.insert(sock.key(), conn, 0);
     }
-    if inserted.is_err() {
+    inserted.is_ok()
+}
+
+/// A socket that has just been born found no room: counts that, and notes it for the program that looks after this
+/// one, see [`was_left_out`].
+#[inline(always)]
+pub(crate) fn leave_out(sock: Sock) {
+    count(counter::MAP_FULL);
+    let _ = LEFT_OUT.insert(sock.key(), 1, 0);
+    if level_enabled(Level::Debug) {
+        log_no_room(sock.lport());
+    }
+}
+
+/// Whether [`leave_out`] was called for this socket. It answers so once: the address may become another socket's.
+#[inline(always)]
+pub(crate) fn was_left_out(sock: Sock) -> bool {
+    LEFT_OUT.remove(sock.key()).is_ok()
+}
+
+/// A socket that is older than the trace found no room, when all sockets of its namespace were listed.
+#[inline(always)]
+pub(crate) fn leave_out_listed(sock: Sock) {
+    count(counter::MAP_FULL);
+    let _ = COUNTED_NETNS.insert(sock.netns(), 1, 0);
+}
+
+/// A socket that is older than the trace found no room, when a descriptor of it was seen. There may be several, and
+/// its namespace may have been listed before.
+#[inline(always)]
+pub(crate) fn leave_out_held(sock: Sock) {
+    if COUNTED_NETNS.get_ptr(sock.netns()).is_none()
+        && LEFT_OUT
+            .insert(sock.key(), 1, u64::from(BPF_NOEXIST))
+            .is_ok()
+    {
         count(counter::MAP_FULL);
-        if level_enabled(Level::Debug) {
-            log_no_room(sock.lport());
-        }
     }
 }
 
@@ -217,16 +275,18 @@ fn log_no_room(lport: u16) {
 
 /// Like [`remember`], but leaves what is there.
 #[inline(always)]
-pub(crate) fn remember_if_new(sock: Sock, fill: impl FnOnce(&mut Conn)) {
+pub(crate) fn remember_if_new(sock: Sock, fill: impl FnOnce(&mut Conn)) -> bool {
+    if is_elsewhere(sock) {
+        count(counter::FILTERED);
+        return true;
+    }
     let mut conn = MaybeUninit::uninit();
-    match CONNS.insert(
+    let inserted = CONNS.insert(
         sock.key(),
         Conn::blank(&mut conn, fill),
         u64::from(BPF_NOEXIST),
-    ) {
-        Ok(()) | Err(EEXIST) => {}
-        Err(_) => count(counter::MAP_FULL),
-    }
+    );
+    matches!(inserted, Ok(()) | Err(EEXIST))
 }
 
 #[inline(always)]

@@ -108,12 +108,12 @@ fn count_fault() {
 
 /// Like [`read`], where a fault is no loss.
 #[inline(always)]
-pub(crate) fn peek(base: u64, field: Field<u64>) -> u64 {
-    let mut word = 0;
+pub(crate) fn peek<T: Copy + Default>(base: u64, field: Field<T>) -> T {
+    let mut value = T::default();
     if has(field) {
-        probe(address(base, field), &raw mut word);
+        probe(address(base, field), &raw mut value);
     }
-    word
+    value
 }
 
 /// False if it cannot be read; then `to` is zeroed.

@@ -93,6 +93,7 @@ const FD_WALK: Need = Optional("accept by tracepoint");
 const CGROUP: Need = Optional("cgroup filter, and cgroup of sockets opened before the trace");
 const BACKLOG: Need = Optional("backlog of listeners");
 const FAST_OPEN: Need = Optional("marks of TCP Fast Open");
+const ICMP: Need = Optional("ICMP errors of attempts that a program has read and given up");
 const REASON: Need = Optional("reason of retransmits");
 const RESETS: Need = Optional("resets sent for data that arrives after the end of a session");
 const TIMERS: Need = Optional("timers of sockets");
@@ -110,6 +111,9 @@ fields! {
     skc_flags: u64 = "sock", "__sk_common.skc_flags", Required;
     sk_protocol: u16 = "sock", "sk_protocol", Required;
     sk_err: i32 = "sock", "sk_err", Required;
+    sk_err_soft: i32 = "sock", "sk_err_soft", Required;
+    error_queue_len: u32 = "sock", "sk_error_queue.qlen", ICMP;
+    error_queue_last: u64 = "sock", "sk_error_queue.prev", ICMP;
     sk_ack_backlog: u32 = "sock", "sk_ack_backlog", BACKLOG;
     sk_max_ack_backlog: u32 = "sock", "sk_max_ack_backlog", BACKLOG;
     skc_num: u16 = "sock", "__sk_common.skc_num", Required;
@@ -133,6 +137,7 @@ fields! {
     srtt_us: u32 = "tcp_sock", "srtt_us", Required;
     mdev_us: u32 = "tcp_sock", "mdev_us", Required;
     rtt_min: u32 = "tcp_sock", "rtt_min.s.v", Required;
+    segs_in: u32 = "tcp_sock", "segs_in", Required;
     total_retrans: u32 = "tcp_sock", "total_retrans", Required;
     snd_cwnd: u32 = "tcp_sock", "snd_cwnd", Required;
     mss_cache: u32 = "tcp_sock", "mss_cache", Required;
@@ -166,6 +171,8 @@ fields! {
     // include/linux/skbuff.h, include/net/tcp.h
     skb_len: u32 = "sk_buff", "len", Required;
     skb_cb: [u8; 48] = "sk_buff", "cb", Required;
+    ee_errno: u32 = "sock_exterr_skb", "ee.ee_errno", ICMP;
+    ee_origin: u8 = "sock_exterr_skb", "ee.ee_origin", ICMP;
     skb_seq: u32 = "tcp_skb_cb", "seq", Required;
     skb_sacked: u8 = "tcp_skb_cb", "sacked", REASON;
     skb_gso_segs: u16 = "tcp_skb_cb", "tcp_gso_segs", Optional("segments of retransmits");
@@ -174,6 +181,7 @@ fields! {
     regs_orig_ax: u64 = "pt_regs", "orig_ax", BACKLOG;
     // include/linux/sched.h, sched/signal.h, cred.h
     group_leader: u64 = "task_struct", "group_leader", Required;
+    task_flags: u32 = "task_struct", "flags", Required;
     tgid: u32 = "task_struct", "tgid", Required;
     signal: u64 = "task_struct", "signal", Required;
     signal_live: u32 = "signal_struct", "live.counter", Required;
@@ -193,6 +201,7 @@ fields! {
     fdt: u64 = "files_struct", "fdt", FD_WALK;
     fd: u64 = "fdtable", "fd", FD_WALK;
     private_data: u64 = "file", "private_data", Required;
+    f_flags: u32 = "file", "f_flags", Optional("connect() that ended by SO_SNDTIMEO");
     f_inode: u64 = "file", "f_inode", Required;
     i_mode: u16 = "inode", "i_mode", Required;
     socket_sk: u64 = "socket", "sk", Required;

@@ -75,6 +75,14 @@ fn claim(owner: Owner, by: u8, task: impl Fn() -> u64) -> Claim {
     }
 }
 
+/// Whether the thread that runs now is ending, and with it its process: what it closes, nobody has asked for.
+#[inline(always)]
+pub(crate) fn is_exiting() -> bool {
+    // PF_EXITING, include/linux/sched.h.
+    const EXITING: u32 = 4;
+    mem::read(current_task(), offsets::task_flags) & EXITING != 0
+}
+
 #[inline(always)]
 fn current_task() -> u64 {
     // SAFETY: no preconditions.

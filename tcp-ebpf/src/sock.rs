@@ -29,6 +29,23 @@ impl Sock {
     /// caller must look at what it gets.
     #[inline(always)]
     pub(crate) fn of_descriptor(fd: u64) -> Option<Self> {
+        let file = Self::file_of_descriptor(fd);
+        let sk = mem::peek(mem::peek(file, offsets::private_data), offsets::socket_sk);
+        (sk != 0).then_some(Self(sk))
+    }
+
+    /// Whether system calls on a descriptor of the current process may wait. False where that is not known.
+    #[inline(always)]
+    pub(crate) fn is_blocking_descriptor(fd: u64) -> bool {
+        // O_NONBLOCK, include/uapi/asm-generic/fcntl.h.
+        const NONBLOCK: u32 = 0o4000;
+        mem::has(offsets::f_flags)
+            && mem::peek(Self::file_of_descriptor(fd), offsets::f_flags) & NONBLOCK == 0
+    }
+
+    /// The `struct file *` of a descriptor of the current process; see [`Sock::of_descriptor`].
+    #[inline(always)]
+    fn file_of_descriptor(fd: u64) -> u64 {
         // SAFETY: no preconditions.
         let task = unsafe { bpf_get_current_task() };
         let files = mem::peek(task, offsets::files);
@@ -38,8 +55,7 @@ impl Sock {
             mem::peek(fdt, offsets::fd).wrapping_add((fd & 0xffff_ffff) * 8),
             &raw mut file,
         );
-        let sk = mem::peek(mem::peek(file, offsets::private_data), offsets::socket_sk);
-        (sk != 0).then_some(Self(sk))
+        file
     }
 
     /// The `struct sock *` behind a `struct file *`: what `bpf_sock_from_file()` finds, which Linux has from 5.11 on.
@@ -98,6 +114,12 @@ impl Sock {
         }
     }
 
+    /// Network namespace, by inode number.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        mem::read(self.read(offsets::skc_net), offsets::net_inum)
+    }
+
     /// `inet_sport` and not `skc_num`: at CLOSE an autobound port has been put back already, and
     /// `skc_num` is 0 (`tcp_set_state`, net/ipv4/tcp.c, v6.1 to v6.18).
     #[inline(always)]
@@ -113,6 +135,41 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn error(self) -> u16 {
         self.read(offsets::sk_err) as u16
+    }
+
+    /// An error that did not close the socket: of an ICMP message that came while a system call had it locked
+    /// (`tcp_v4_err`, net/ipv4/tcp_ipv4.c; `tcp_v6_err`, net/ipv6/tcp_ipv6.c; v6.1 to v6.18), or of a route that was
+    /// lost. SO_ERROR takes it away (`sk_getsockopt`, net/core/sock.c), but not from the queue of errors.
+    #[inline(always)]
+    pub(crate) fn soft_error(self) -> u16 {
+        match self.read(offsets::sk_err_soft) as u16 {
+            0 => self.queued_error(),
+            error => error,
+        }
+    }
+
+    /// The last ICMP error that waits to be read with MSG_ERRQUEUE. IPv4 puts it there unasked since Linux 6.0
+    /// (`ip_icmp_error`, net/ipv4/ip_sockglue.c), IPv6 with IPV6_RECVERR.
+    #[inline(always)]
+    fn queued_error(self) -> u16 {
+        // SO_EE_ORIGIN_*, include/uapi/linux/errqueue.h.
+        const ICMP: u8 = 2;
+        const ICMP6: u8 = 3;
+        if !mem::has(offsets::ee_origin) || self.read(offsets::error_queue_len) == 0 {
+            return 0;
+        }
+        // The `struct sock_exterr_skb` is the buffer's control block.
+        let block = mem::address(self.read(offsets::error_queue_last), offsets::skb_cb);
+        match mem::read(block, offsets::ee_origin) {
+            ICMP | ICMP6 => mem::read(block, offsets::ee_errno) as u16,
+            _ => 0,
+        }
+    }
+
+    /// Segments received, before anything is made of them (`tcp_v4_rcv`, net/ipv4/tcp_ipv4.c).
+    #[inline(always)]
+    pub(crate) fn segments_received(self) -> u32 {
+        self.read(offsets::segs_in)
     }
 
     /// `state` is given, because at a state change the socket holds the old or the new one, by mechanism.

@@ -19,7 +19,7 @@ use tcp_ebpf::{
 
 use crate::{
     connect,
-    globals::{config, count, is_map_full, wants},
+    globals::{config, count, wants},
     maps::{self, Conn},
     owner::current,
     session,
@@ -64,6 +64,8 @@ fn state_again_raw_tp(ctx: RawTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
     if !is_done(sock, old, new) {
         changed(sock, old, new);
+        // No program looks after this one.
+        maps::was_left_out(sock);
     }
     0
 }
@@ -92,8 +94,8 @@ fn states(ctx: &RawTracePointContext) -> (State, State) {
 /// Whether what is remembered of the socket is as [`changed`] leaves it.
 #[inline(always)]
 fn is_done(sock: Sock, old: State, new: State) -> bool {
-    // What does not fit is not tried twice.
-    let is_left_out = |who| !wants(who) || is_map_full();
+    // What does not fit is not tried, or counted, twice.
+    let is_left_out = |who| !wants(who) || maps::is_elsewhere(sock) || maps::was_left_out(sock);
     match (old, new) {
         (LISTEN | CLOSE, CLOSE) => true,
         _ if is_end(old, new) => maps::unmark_closed(sock) && maps::conn(sock).is_none(),
@@ -153,12 +155,16 @@ fn opened(sock: Sock) {
     }
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    maps::remember(sock, |conn| {
+    born(sock, |conn| {
         conn.opened_ns = now;
         conn.syn_ns = now;
         conn.claim = current(owner::CONNECT);
         conn.role = role::CLIENT;
         conn.connect_flags = connect::flags(sock);
+        if wants(OUTCOME) {
+            conn.segments_before = sock.segments_received();
+            conn.soft_before = sock.soft_error();
+        }
     });
     connect::under_way(true);
 }
@@ -169,7 +175,10 @@ fn listen_raw_tp(ctx: RawTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
     // In listen(): its SYN-ACKs are sent again on behalf of this process.
     if ctx.arg::<u32>(2) as State == LISTEN && sock.is_tcp() {
-        maps::remember(sock, |conn| conn.claim = current(owner::FD));
+        let fits = maps::remember(sock, |conn| conn.claim = current(owner::FD));
+        if !fits {
+            count(counter::MAP_FULL);
+        }
     }
     0
 }
@@ -197,7 +206,7 @@ fn remember_server(sock: Sock, established_ns: u64) {
     if !wants(SERVERS) || !sock.is_tcp() {
         return;
     }
-    maps::remember(sock, |conn| {
+    born(sock, |conn| {
         conn.established_ns = established_ns;
         // The only sample so far is SYN-ACK to ACK (tcp_check_req() calls tcp_synack_rtt_meas(),
         // net/ipv4/tcp_minisocks.c).
@@ -211,6 +220,14 @@ fn remember_server(sock: Sock, established_ns: u64) {
 fn finishing(sock: Sock) {
     if let Some(conn) = maps::conn(sock) {
         conn.data_segments = sock.data_segments();
+    }
+}
+
+/// Remembers a socket from its first state on.
+#[inline(always)]
+fn born(sock: Sock, fill: impl FnOnce(&mut Conn)) {
+    if !maps::remember(sock, fill) {
+        maps::leave_out(sock);
     }
 }
 

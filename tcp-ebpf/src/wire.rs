@@ -215,6 +215,16 @@ pub mod connect_flag {
     pub const FAST_OPEN: u8 = 1;
     /// A subflow of Multipath TCP.
     pub const MPTCP: u8 = 2;
+    /// Segments of the peer have arrived.
+    pub const ANSWERED: u8 = 4;
+    /// connect() has returned because the time of SO_SNDTIMEO was over.
+    pub const TIMED_OUT: u8 = 8;
+    /// The process that closed the socket was ending.
+    pub const EXITED: u8 = 16;
+    /// The error was reported to the socket (`sk_err_soft`), but did not close it.
+    pub const SOFT: u8 = 32;
+    /// connect() has failed before a SYN was sent.
+    pub const NO_SYN: u8 = 64;
 }
 
 /// An active open: [`kind::ATTEMPT`] or [`kind::OUTCOME`].
@@ -225,7 +235,8 @@ pub struct Connect {
     pub head: Head,
     /// When the SYN was sent, or connect() was called if it was not.
     pub syn_ns: u64,
-    /// The errno of an outcome; 0 with `established` 0 if the attempt was given up.
+    /// The errno of an outcome. 0, or [`connect_flag::SOFT`], with `established` 0 if the socket was closed by
+    /// its owner.
     pub error: u16,
     /// 1 if the connection was established.
     pub established: u8,
@@ -407,7 +418,7 @@ pub mod counter {
     pub const READ_FAULT: u32 = 2;
     /// Records that went into the ring buffer.
     pub const SUBMITTED: u32 = 3;
-    /// Records that filters kept out of it.
+    /// Records that filters kept out of it; and sockets that were not remembered, because a filter would.
     pub const FILTERED: u32 = 4;
     /// Changes of a socket's state that no program saw, as a later one gave away.
     pub const UNSEEN: u32 = 5;

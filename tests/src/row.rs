@@ -35,6 +35,7 @@ const EXACT: &[&str] = &[
     "active",
     "state",
     "outcome",
+    "cause",
     "fast_open",
     "mptcp",
     "backlog",
@@ -142,9 +143,15 @@ impl Row {
         self.with("outcome", "established")
     }
 
-    /// The attempt has failed with this errno.
-    pub fn failed(self, error: &str) -> Self {
-        self.with("outcome", "failed").error(error)
+    /// The attempt has failed for this cause with this errno.
+    pub fn failed(self, cause: &str, error: &str) -> Self {
+        let row = self.with("outcome", "failed").with("cause", cause);
+        row.error(error)
+    }
+
+    /// The attempt was ended on this side, for this cause.
+    pub fn aborted(self, cause: &str) -> Self {
+        self.with("outcome", "aborted").with("cause", cause)
     }
 
     /// Another owner than this process.

@@ -382,6 +382,29 @@ pub fn retransmits(socket: &Socket) -> io::Result<u32> {
     Ok(info[TOTAL_RETRANS])
 }
 
+/// Whether an attempt to connect goes on.
+pub fn is_connecting(socket: &Socket) -> io::Result<bool> {
+    // TCP_SYN_SENT; tcpi_state is the first byte of struct tcp_info.
+    const SYN_SENT: u8 = 2;
+    let [word] = option_words(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    Ok(word.to_ne_bytes()[0] == SYN_SENT)
+}
+
+/// Waits until a socket has sent so many segments again; gives the number.
+pub fn wait_retransmits(socket: &Socket, count: u32) -> io::Result<u32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let sent = retransmits(socket)?;
+        if sent >= count {
+            return Ok(sent);
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other("nothing was sent again"));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn option_words<const N: usize>(
     socket: &Socket,
     level: libc::c_int,

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 
 pub use self::{
     accept::Accept,
-    connect::{Connect, Outcome},
+    connect::{Cause, Connect, Outcome},
     decode::{DecodeError, decode, decode_all},
     ends::{Close, Side},
     holders::{Holder, Holders},

@@ -10,7 +10,8 @@ use super::Error;
 pub struct Losses {
     /// Records that found no room in the ring buffer, because the reader was too slow for its size.
     pub ring_full: u64,
-    /// Sessions that found no room in the map of sockets: they are reported, but partial.
+    /// Sessions that found no room in the map of sockets, each counted once: they are reported as partial, or not at
+    /// all where older sessions are left out.
     pub map_full: u64,
     /// Reads of kernel memory that failed: a field of some record is zero and should not be.
     pub read_fault: u64,
@@ -45,7 +46,8 @@ pub const CAUSES: [Cause; 5] = [
     Cause {
         total: "map_full",
         step: "new_map_full",
-        doc: "Sockets that could not be remembered; they are reported as partial.",
+        doc: "Sockets that found no room among those that are remembered: their sessions are reported as partial, or not \
+            at all with --new-only.",
         count: |losses| losses.map_full,
     },
     Cause {

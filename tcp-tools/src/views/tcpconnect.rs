@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cli::common,
-    event::{Connect, Event, Flow, Outcome},
+    event::{Cause, Connect, Event, Flow, Outcome},
     kernel::Point,
     output::{Column, Fixed, Kind, Lines, Value, Writer},
 };
@@ -73,6 +73,7 @@ impl Tcpconnect {
         table.extend(["raddr", "rport"]);
         table.extend(optional(outcomes, "ms"));
         table.extend(optional(outcomes, "result"));
+        table.extend(optional(outcomes, "syn_retransmits"));
         let layout = Layout { table, ..layout() };
         let min_us = args.latency.unwrap_or_default().as_micros();
         Ok(Self {
@@ -208,15 +209,16 @@ const OWN: &[&Column<Row<Connect>>] = &[
         })
     },
     &Column {
-        width: 12,
+        width: 14,
         ..column(
             "result",
             "RESULT",
             Kind::String,
-            "outcome, or the errno.",
-            |row| match row.event.outcome {
-                Outcome::Failed(number) => errno(number),
-                other => Value::Text(other.name()),
+            "established; or the errno; or why the socket was closed without one: cause.",
+            |row| match (row.event.error, row.event.cause) {
+                (0, Some(cause)) => Value::Text(cause.name()),
+                (0, None) => Value::Text(row.event.outcome.name()),
+                (number, _) => errno(number),
             },
         )
     },
@@ -227,7 +229,7 @@ const OWN: &[&Column<Row<Connect>>] = &[
             "OUTCOME",
             Kind::String,
             "What has become of the attempt: established, failed, or aborted if the socket was closed \
-             before an answer. Only with --latency, --failed or --histogram.",
+             on this side before an answer. Only with --latency, --failed or --histogram.",
             |row| {
                 text(match row.event.outcome {
                     Outcome::Pending => None,
@@ -237,13 +239,27 @@ const OWN: &[&Column<Row<Connect>>] = &[
         )
     },
     &Column {
+        width: 14,
+        ..column(
+            "cause",
+            "CAUSE",
+            Kind::String,
+            "What ended an attempt that made no connection. Of a failed one: rst; icmp (an ICMP error, or the loss of the \
+             route); timeout (no more SYNs, or TCP_USER_TIMEOUT); local (no SYN was sent, or an administrator ended it). \
+             Of an aborted one: caller_timeout (SO_SNDTIMEO was over when it was closed), exited (the process ended or was \
+             killed), closed (otherwise; latency_us is how long the program waited). Absent if unknown.",
+            |row| text(row.event.cause.map(Cause::name)),
+        )
+    },
+    &Column {
         width: 12,
         ..column(
             "error",
             "ERROR",
             Kind::String,
-            "The errno of a failure, by name.",
-            |row| errno(row.event.outcome.error()),
+            "The errno of a failure, by name. Of an aborted attempt, the last error that the kernel noted without ending \
+             it: most often an ICMP error that came while a system call had the socket locked.",
+            |row| errno(row.event.error),
         )
     },
     &column(
@@ -255,9 +271,9 @@ const OWN: &[&Column<Row<Connect>>] = &[
     ),
     &column(
         "syn_retransmits",
-        "SYN_RETRANSMITS",
+        "RETRANS",
         Kind::Integer,
-        "SYNs sent again.",
+        "Retransmitted SYNs.",
         |row| match row.event.outcome {
             Outcome::Pending => Value::Null,
             _ => Value::Uint(row.event.retransmits.into()),

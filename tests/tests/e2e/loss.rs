@@ -237,3 +237,80 @@ fn sessions_that_do_not_fit_the_map_are_reported_or_missed_by_busy_processors() 
         ended.lost()
     );
 }
+
+/// Sessions that are open together, twice as many ends as the map has room for, again and again.
+const BOUND: &str = "40";
+const WAVES: usize = 12;
+const PAIRS: usize = 40;
+
+fn waves() -> usize {
+    let listener = sock::listen(V4, 1).unwrap();
+    for _ in 0..WAVES {
+        let pairs: Vec<Pair> = (0..PAIRS).map(|_| Pair::through(&listener)).collect();
+        for pair in pairs {
+            close_in_order(pair.client, pair.server);
+        }
+    }
+    WAVES * PAIRS * 2
+}
+
+fn map_full(ended: &Ended) -> usize {
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let lost = ended.lost().expect("a `lost` line");
+    lost["map_full"].as_u64().unwrap() as usize
+}
+
+fn is_partial(row: &&Value) -> bool {
+    row.get("partial").is_some()
+}
+
+#[test]
+fn new_sessions_without_room_are_missing_and_counted_once() {
+    let netns = Netns::enter_new();
+    let args = ["--json", "--new-only", "--max-sockets", BOUND];
+    let trace = Trace::only(&netns, &args);
+    let ends = waves();
+    let ended = trace.interrupt();
+    let (rows, left_out) = (ended.rows(), map_full(&ended));
+    assert_eq!(rows.iter().filter(is_partial).count(), 0);
+    assert!(left_out > 0 && !rows.is_empty());
+    assert_eq!(rows.len() + left_out, ends);
+}
+
+#[test]
+fn sessions_without_room_are_partial_and_counted_once() {
+    let netns = Netns::enter_new();
+    let mut trace = Trace::only(&netns, &["--json", "--max-sockets", BOUND]);
+    let ends = waves();
+    trace.wait_rows(ends);
+    let ended = trace.interrupt();
+    let (rows, left_out) = (ended.rows(), map_full(&ended));
+    assert_eq!(rows.len(), ends);
+    assert!(left_out > 0 && left_out < ends);
+    assert_eq!(rows.iter().filter(is_partial).count(), left_out);
+}
+
+/// Seen in the list of sockets, and again by each of their descriptors.
+#[test]
+fn older_sessions_without_room_are_counted_once() {
+    const OLDER: usize = 30;
+    let netns = Netns::enter_new();
+    let listener = sock::listen(V4, 1).unwrap();
+    let pairs: Vec<Pair> = (0..OLDER).map(|_| Pair::through(&listener)).collect();
+    let copies: Vec<_> = pairs
+        .iter()
+        .map(|pair| pair.client.try_clone().unwrap())
+        .collect();
+    let mut trace = Trace::only(&netns, &["--json", "--max-sockets", "20"]);
+    drop(copies);
+    for pair in pairs {
+        close_in_order(pair.client, pair.server);
+    }
+    trace.wait_rows(2 * OLDER);
+    let ended = trace.interrupt();
+    let rows = ended.rows();
+    let seeded = rows
+        .iter()
+        .filter(|row| row.get("rx_trace_bytes").is_some());
+    assert_eq!(seeded.count() + map_full(&ended), 2 * OLDER);
+}

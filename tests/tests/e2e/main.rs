@@ -13,6 +13,7 @@ mod closes;
 mod command;
 mod command_end;
 mod connect;
+mod connect_failures;
 mod connect_latency;
 mod differential;
 mod doctor;
