@@ -181,9 +181,10 @@ fn throughput_total() -> Value {
             "tx_bytes": total("Application bytes that were acknowledged."),
             "retransmits": total("Segments retransmitted."),
             "sockets": total("Sockets that were open at the end of the interval, and passed the filters."),
+            "sockets_active": total("Sockets that moved bytes or retransmitted in the interval, including closed ones."),
             "loadavg_1m": load("Load average of the machine over a minute."),
-            "loadavg_5m": load("Likewise over five minutes."),
-            "loadavg_15m": load("Likewise over fifteen."),
+            "loadavg_5m": load("The same over five minutes."),
+            "loadavg_15m": load("The same over fifteen minutes."),
         },
         "required": [
             "event", "ts", "ts_ns", "interval", "interval_us", "rx_bytes", "tx_bytes", "retransmits", "sockets",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tcp_tools_tests::netns::Netns;
-use tcp_tools_tests::pair::Pair;
+use tcp_tools_tests::pair::{Pair, close_in_order};
 use tcp_tools_tests::sock::{Ends, V4};
 use tcp_tools_tests::trace::Trace;
 
@@ -25,7 +25,8 @@ fn table(args: &[&str]) -> (Vec<String>, Ends) {
 fn a_pipe_gets_one_table_after_another() {
     let (lines, ends) = table(&[]);
     assert!(
-        lines[0].contains(" loadavg: ") && lines[0].contains("TX_KB: 2.0 "),
+        lines[0].contains(" loadavg: ")
+            && lines[0].ends_with(" TX_KB: 2.0 sockets: 2 active, 2 open"),
         "{lines:#?}"
     );
     let header: Vec<&str> = lines[2].split_whitespace().collect();
@@ -63,18 +64,50 @@ fn a_pipe_gets_one_table_after_another() {
     assert_eq!(lines.len(), 3);
 }
 
+/// Both have rows, though neither is open.
 #[test]
-fn csv_has_a_total_behind_the_rows_of_each_interval() {
-    let (lines, ends) = table(&["--csv"]);
+fn the_head_line_counts_closed_sockets_that_have_rows() {
+    let netns = Netns::enter_new();
+    let trace = Trace::text("tcptop", &netns, &[ENDLESS]);
+    let _idle = Pair::open(V4);
+    let pair = Pair::open(V4);
+    pair.exchange(2048, 0);
+    close_in_order(pair.client, pair.server);
+    let ended = trace.interrupt();
+    ended.assert_clean();
+    let lines = ended.lines;
+    assert!(
+        lines[0].ends_with(" sockets: 2 active, 2 open"),
+        "{lines:#?}"
+    );
+    assert_eq!((lines.len(), lines[5].as_str()), (6, ""));
+}
+
+type Line = BTreeMap<String, String>;
+
+fn csv(args: &[&str]) -> (Vec<String>, Vec<Line>, Ends) {
+    let (lines, ends) = table(&[&["--csv"], args].concat());
     let text = lines.join("\n");
     let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let header: Vec<String> = reader.headers().unwrap().iter().map(String::from).collect();
+    let header = reader.headers().unwrap().iter().map(String::from).collect();
+    let rows = reader.deserialize().map(Result::unwrap).collect();
+    (header, rows, ends)
+}
+
+fn sum(rows: &[Line], field: &str) -> u64 {
+    rows.iter()
+        .map(|row| row[field].parse::<u64>().unwrap())
+        .sum()
+}
+
+#[test]
+fn csv_has_rows_alone_that_add_up() {
+    let (header, rows, ends) = csv(&[]);
     assert_eq!(
         header[..6],
         ["INTERVAL", "PID", "COMM", "LADDR", "LPORT", "RADDR"]
     );
-    let rows: Vec<BTreeMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
-    assert_eq!(rows.len(), 3);
+    assert_eq!(rows.len(), 2);
     let sent = rows
         .iter()
         .find(|row| row["LPORT"] == ends.local.port().to_string())
@@ -83,12 +116,9 @@ fn csv_has_a_total_behind_the_rows_of_each_interval() {
         (sent["TX_BYTES"].as_str(), sent["RX_BYTES"].as_str()),
         ("2048", "0")
     );
-    let total = &rows[2];
-    assert_eq!(
-        (total["TX_BYTES"].as_str(), total["RX_BYTES"].as_str()),
-        ("2048", "2048")
-    );
-    for field in ["PID", "LADDR", "LPORT", "RADDR", "RPORT"] {
-        assert_eq!(total[field], "", "{field}");
+    for by in ["conn", "process", "remote", "lport", "container"] {
+        let (_, rows, _) = csv(&["--by", by]);
+        let sums = (sum(&rows, "TX_BYTES"), sum(&rows, "RX_BYTES"));
+        assert_eq!(sums, (2048, 2048), "{by}");
     }
 }

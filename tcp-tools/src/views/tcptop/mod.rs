@@ -145,9 +145,10 @@ impl Tcptop {
             total, open, load, ..
         } = &self.last;
         let wall_ns = context.clock.wall_ns(total.flow.ts_ns);
+        let active = total.sockets.unwrap_or(0);
         let [rx, tx] = [total.rx_bytes, total.tx_bytes].map(|bytes| bytes as f64 / 1024.0);
         format!(
-            "{} loadavg: {load} RX_KB: {rx:.1} TX_KB: {tx:.1} sockets: {open}",
+            "{} loadavg: {load} RX_KB: {rx:.1} TX_KB: {tx:.1} sockets: {active} active, {open} open",
             self.writer.shown(&Value::Clock(wall_ns)),
         )
     }
@@ -176,6 +177,7 @@ impl Tcptop {
             ("tx_bytes", Value::Uint(total.tx_bytes)),
             ("retransmits", Value::Uint(total.retransmits)),
             ("sockets", Value::Uint(*open)),
+            ("sockets_active", Value::Uint(total.sockets.unwrap_or(0))),
             ("loadavg_1m", load()),
             ("loadavg_5m", load()),
             ("loadavg_15m", load()),
@@ -195,18 +197,8 @@ impl Tcptop {
         }
         match self.writer.format() {
             Format::Table { .. } => self.writer.text("\n"),
-            Format::Csv => {
-                let total = Shown {
-                    throughput: Throughput {
-                        sockets: Some(self.last.open),
-                        ..self.last.total.clone()
-                    },
-                    by: self.look.by,
-                    interval: self.last.number,
-                    interval_us: self.last.length_us,
-                };
-                self.writer.row(&Row::new(total, context));
-            }
+            // All lines are rows, so that they can be added up.
+            Format::Csv => {}
             Format::Json => self.write_total(context),
         }
     }
