@@ -297,7 +297,7 @@ fn exit_status_and_loss_are_those_of_other_views() {
     let output = { output }.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     for (args, says) in [
-        (&["--state", "open"][..], "no state"),
+        (&["--state", "open"][..], "unknown state \"open\""),
         (&["--interval", "0s"], "interval"),
         (&["--duration", "1s"], "--interval"),
         (&["--", "true"], "--interval"),
