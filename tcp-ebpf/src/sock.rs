@@ -1,12 +1,16 @@
 //! The one place that knows what is inside a socket.
 
-use aya_ebpf::helpers::generated::bpf_get_current_task;
+mod common;
+mod descriptor;
+mod marks;
+
 use tcp_ebpf::{
     offsets::{self, Field},
-    tcp::{AF_INET6, CLOSING, FIN_WAIT1, IPPROTO_TCP, LAST_ACK, State},
-    wire::{Progress, flag, retransmit_flag, timer},
+    tcp::{IPPROTO_TCP, State},
+    wire::{Progress, flag, timer},
 };
 
+pub(crate) use self::common::Common;
 use crate::mem;
 
 /// close() has let the socket go (enum sock_flags, include/net/sock.h; unchanged since 2.6).
@@ -20,57 +24,6 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn new(address: u64) -> Self {
         Self(address)
-    }
-
-    /// The `struct sock *` behind a descriptor of the current process:
-    /// `current->files->fdt->fd[fd]->private_data->sk`.
-    ///
-    /// Another thread may close it meanwhile, and then anything may be there: a fault is no loss here, and the
-    /// caller must look at what it gets.
-    #[inline(always)]
-    pub(crate) fn of_descriptor(fd: u64) -> Option<Self> {
-        let file = Self::file_of_descriptor(fd);
-        let sk = mem::peek(mem::peek(file, offsets::private_data), offsets::socket_sk);
-        (sk != 0).then_some(Self(sk))
-    }
-
-    /// Whether system calls on a descriptor of the current process may wait. False where that is not known.
-    #[inline(always)]
-    pub(crate) fn is_blocking_descriptor(fd: u64) -> bool {
-        // O_NONBLOCK, include/uapi/asm-generic/fcntl.h.
-        const NONBLOCK: u32 = 0o4000;
-        mem::has(offsets::f_flags)
-            && mem::peek(Self::file_of_descriptor(fd), offsets::f_flags) & NONBLOCK == 0
-    }
-
-    /// The `struct file *` of a descriptor of the current process; see [`Sock::of_descriptor`].
-    #[inline(always)]
-    fn file_of_descriptor(fd: u64) -> u64 {
-        // SAFETY: no preconditions.
-        let task = unsafe { bpf_get_current_task() };
-        let files = mem::peek(task, offsets::files);
-        let fdt = mem::peek(files, offsets::fdt);
-        let mut file = 0_u64;
-        mem::probe(
-            mem::peek(fdt, offsets::fd).wrapping_add((fd & 0xffff_ffff) * 8),
-            &raw mut file,
-        );
-        file
-    }
-
-    /// The `struct sock *` behind a `struct file *`: what `bpf_sock_from_file()` finds, which Linux has from 5.11 on.
-    /// A file whose inode is a socket's can only be one that `sock_alloc_file()` has made (net/socket.c, 5.10).
-    #[inline(always)]
-    pub(crate) fn of_file(file: u64) -> Option<Self> {
-        // include/uapi/linux/stat.h
-        const S_IFMT: u16 = 0o170_000;
-        const S_IFSOCK: u16 = 0o140_000;
-        let mode = mem::read(mem::read(file, offsets::f_inode), offsets::i_mode);
-        if mode & S_IFMT != S_IFSOCK {
-            return None;
-        }
-        let sk = mem::read(mem::read(file, offsets::private_data), offsets::socket_sk);
-        (sk != 0).then_some(Self(sk))
     }
 
     /// Its address: what it is known by while it is open.
@@ -103,15 +56,6 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn family(self) -> u16 {
         self.read(offsets::skc_family)
-    }
-
-    /// Read now.
-    #[inline(always)]
-    pub(crate) fn common(self) -> Common {
-        Common {
-            sock: self,
-            words: mem::read_words(self.0),
-        }
     }
 
     /// Network namespace, by inode number.
@@ -205,33 +149,6 @@ impl Sock {
         self.read(offsets::skc_flags) & SOCK_DEAD != 0
     }
 
-    /// Segments with payload that have arrived, whatever became of them (`tcp_segs_in`, include/net/tcp.h).
-    #[inline(always)]
-    pub(crate) fn data_segments(self) -> u32 {
-        self.read(offsets::data_segs_in)
-    }
-
-    /// What its end says beside [`Sock::progress`]: bits of [`flag`]. `segments` is what
-    /// [`Sock::data_segments`] was when the FIN was queued.
-    #[inline(always)]
-    pub(crate) fn end_flags(self, segments: u32) -> u8 {
-        let mut flags = 0;
-        let unread = self
-            .read(offsets::rcv_nxt)
-            .wrapping_sub(self.read(offsets::copied_seq));
-        // Only asked where the peer's FIN was received, which counts as one until the end of the data is read.
-        if unread > 1 {
-            flags |= flag::UNREAD;
-        }
-        if self.snd_nxt() != self.write_seq() {
-            flags |= flag::UNSENT;
-        }
-        if self.data_segments() != segments || self.read(offsets::linger2) < 0 {
-            flags |= flag::RST_MAY_FOLLOW;
-        }
-        flags
-    }
-
     /// More than before if anything has been acknowledged, received or retransmitted since; never 0.
     #[inline(always)]
     pub(crate) fn moved(self) -> u64 {
@@ -266,42 +183,6 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn snd_nxt(self) -> u32 {
         self.read(offsets::snd_nxt)
-    }
-
-    /// Whether its FIN is among what it has sent.
-    #[inline(always)]
-    pub(crate) fn has_sent_fin(self) -> bool {
-        let is_closed = matches!(self.state(), FIN_WAIT1 | CLOSING | LAST_ACK);
-        is_closed && self.snd_nxt() == self.write_seq()
-    }
-
-    /// Bits of [`retransmit_flag`] while a segment is being sent again.
-    #[inline(always)]
-    pub(crate) fn retransmit_flags(self) -> u8 {
-        let is_known = mem::has(offsets::ca_state)
-            && mem::has(offsets::icsk_pending)
-            && mem::has(offsets::skb_sacked)
-            && mem::has(offsets::retransmit_skb_hint)
-            && mem::has(offsets::undo_marker)
-            && mem::has(offsets::mtu_info)
-            && mem::has(offsets::snd_wnd);
-        if !is_known {
-            return 0;
-        }
-        let mut flags = retransmit_flag::KNOWN;
-        if self.read(offsets::retransmit_skb_hint) != 0 {
-            flags |= retransmit_flag::QUEUE;
-        }
-        if self.read(offsets::undo_marker) == 0 {
-            flags |= retransmit_flag::NO_UNDO;
-        }
-        if self.read(offsets::mtu_info) != 0 {
-            flags |= retransmit_flag::MTU_REDUCED;
-        }
-        if self.read(offsets::snd_wnd) == 0 && !self.is_orphaned() {
-            flags |= retransmit_flag::ZERO_WINDOW;
-        }
-        flags
     }
 
     /// Bytes received and not read, bytes not acknowledged; as sock_diag has them (`tcp_diag_get_info`,
@@ -430,58 +311,5 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn retransmits(self) -> u32 {
         self.read(offsets::total_retrans)
-    }
-}
-
-/// What kinds of sockets have in common, as far as it says between whom they are: one read instead of many.
-pub(crate) struct Common {
-    sock: Sock,
-    words: [u64; Self::WORDS],
-}
-
-impl Common {
-    /// From `skc_daddr` to `skc_v6_rcv_saddr` (include/net/sock.h, v5.8 to v6.18). What a kernel keeps
-    /// elsewhere is read from there.
-    const WORDS: usize = 11;
-
-    #[inline(always)]
-    fn get<T: Copy>(&self, field: Field<T>) -> T {
-        mem::of_words(&self.words, field).unwrap_or_else(|| self.sock.read(field))
-    }
-
-    #[inline(always)]
-    pub(crate) fn family(&self) -> u16 {
-        self.get(offsets::skc_family)
-    }
-
-    /// `skc_num`: also of requests and in TIME_WAIT, where there is no `inet_sport`.
-    #[inline(always)]
-    pub(crate) fn num(&self) -> u16 {
-        self.get(offsets::skc_num)
-    }
-
-    #[inline(always)]
-    pub(crate) fn rport(&self) -> u16 {
-        u16::from_be(self.get(offsets::skc_dport))
-    }
-
-    #[inline(always)]
-    pub(crate) fn netns(&self) -> u32 {
-        mem::read(self.get(offsets::skc_net), offsets::net_inum)
-    }
-
-    /// Local and remote address in network order; IPv4 in the first four bytes.
-    #[inline(always)]
-    pub(crate) fn addresses(&self, family: u16) -> ([u64; 2], [u64; 2]) {
-        if family == AF_INET6 {
-            (
-                self.get(offsets::skc_v6_rcv_saddr),
-                self.get(offsets::skc_v6_daddr),
-            )
-        } else {
-            let local = self.get(offsets::skc_rcv_saddr);
-            let remote = self.get(offsets::skc_daddr);
-            ([u64::from(local), 0], [u64::from(remote), 0])
-        }
     }
 }
