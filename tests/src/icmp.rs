@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::PATIENCE;
 use crate::segment::Segment;
-use crate::sock::{V4, V6};
+use crate::sock::{V4, V6, set_option};
 
 const FRAGMENTATION_NEEDED: u8 = 4;
 /// The IPv4 header without options and the ports and sequence number behind it (RFC 792).
@@ -115,21 +115,7 @@ impl Router {
 
 /// Has ICMP errors queued, so that [`wait_error`] sees each.
 pub fn queue_errors(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: reads one int.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_RECVERR,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    match done {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    set_option(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
 }
 
 /// Waits until a socket has got an ICMP error.
