@@ -165,6 +165,45 @@ fn assert_reasons(rows: &[Value], missing: u64, done: &Done) {
     assert_eq!(number("reason", &["unknown"]), 0, "{rows:#?}");
 }
 
+/// Compares what the two ends of a session say: how it ended, by whom, and what was sent and received; and that both
+/// belong to this process. Returns how many sessions were compared: a row may be hidden, and a refused client has no
+/// other end.
+fn assert_ends_agree(rows: &[Value]) -> usize {
+    let by_ends: BTreeMap<Key, &Value> = rows.iter().map(|row| (key_of(row, ""), row)).collect();
+    assert_eq!(by_ends.len(), rows.len(), "ports were used again");
+    let mut compared = 0;
+    for ((local, remote, _), row) in &by_ends {
+        let is_accepted = row["owner"] == "accept" || row["owner"] == "connect";
+        // The listener was closed before.
+        let is_left = row["owner"] == "none" && row["close"] == "rst_sent";
+        assert!(
+            is_left || is_accepted && row["pid"] == std::process::id(),
+            "{row}"
+        );
+        let Some(other) = by_ends.get(&(*remote, *local, String::new())) else {
+            continue;
+        };
+        let word = |row: &Value, field: &str| row[field].as_str().unwrap_or_default().to_owned();
+        let sides = [word(row, "closed_by"), word(other, "closed_by")];
+        let sides = sides.each_ref().map(String::as_str);
+        let agrees = match [word(row, "close").as_str(), word(other, "close").as_str()] {
+            ["fin", "fin"] => {
+                assert_eq!(row["tx_bytes"], other["rx_bytes"], "{row} {other}");
+                assert_eq!(row["rx_bytes"], other["tx_bytes"], "{row} {other}");
+                matches!(sides, ["local", "remote"] | ["remote", "local"])
+            }
+            ["rst_sent", "rst_received"] => sides == ["local", "remote"],
+            ["rst_received", "rst_sent"] => sides == ["remote", "local"],
+            // Whoever is left sends to a socket that is gone.
+            ["timeout", "rst_received"] | ["rst_received", "timeout"] => true,
+            _ => false,
+        };
+        assert!(agrees, "{row} {other}");
+        compared += 1;
+    }
+    compared / 2
+}
+
 #[test]
 fn random_traffic_is_what_the_kernel_says() {
     let seed = traffic::seed();
@@ -181,8 +220,10 @@ fn random_traffic_is_what_the_kernel_says() {
     for ((view, word, truth), ended) in truths(&events, &done).into_iter().zip(&ended) {
         let rows = ended.rows();
         let missing = truth.assert(view, &rows, word, lost(ended));
-        if view == "tcpretrans" {
-            assert_reasons(&rows, missing, &done);
+        match view {
+            "tcplife" => assert!(assert_ends_agree(&rows) > done.accepted.len() / 2),
+            "tcpretrans" => assert_reasons(&rows, missing, &done),
+            _ => {}
         }
     }
 }
