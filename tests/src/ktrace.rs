@@ -12,14 +12,14 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::netns::{Netns, set_ipv4};
+use crate::netns::{Netns, set_port_range};
 use crate::sock::Ends;
 
 /// Ports of the sockets of a namespace that is traced, other than those of all other tests.
-const PORTS: [u16; 2] = [20_000, 29_998];
+const PORTS: [u16; 2] = [31_000, 32_766];
 
 /// A port within the range of traced ports on which no socket ever listens.
-pub const CLOSED_PORT: u16 = 29_999;
+pub const CLOSED_PORT: u16 = 32_767;
 
 const STATE: &str = "inet_sock_set_state";
 const RETRANSMIT: &str = "tcp_retransmit_skb";
@@ -79,10 +79,7 @@ impl KernelTrace {
     /// Begins to trace `netns`, which the calling thread must be in, and restricts its ports to those that are traced.
     pub fn start(netns: &Netns) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        set_ipv4(
-            "ip_local_port_range",
-            &PORTS.map(|port| port.to_string()).join(" "),
-        );
+        set_port_range(PORTS);
         let mount = mount_tracefs().expect("tracefs can be mounted");
         let instances = PathBuf::from(format!("/proc/self/fd/{}/instances", mount.as_raw_fd()));
         remove_leftovers(&instances);

@@ -11,8 +11,12 @@ use socket2::{Domain, Socket, Type};
 
 use crate::sock::{Ends, allow_descriptors};
 
+/// Ports that the kernel chooses from in a test's namespace. They and those of [`crate::ktrace`] are below the kernel's
+/// default: a trace by `.ci/run` leaves out all other traffic of the machine by these numbers.
+const PORTS: [u16; 2] = [10_000, 30_999];
+
 /// The port that the kernel gives to every client after [`one_client_port`].
-const CLIENT_PORT: u16 = 40_000;
+const CLIENT_PORT: u16 = 30_000;
 
 /// A network namespace with nothing but a loopback device that is up.
 #[derive(Debug)]
@@ -32,6 +36,7 @@ impl Netns {
         let done = unsafe { libc::unshare(libc::CLONE_NEWNET) };
         assert!(done == 0, "unshare: {}", io::Error::last_os_error());
         loopback_up();
+        set_port_range(PORTS);
         let file = File::open("/proc/thread-self/ns/net").unwrap();
         let inode = file.metadata().unwrap().ino();
         Self { inode, _file: file }
@@ -86,10 +91,12 @@ pub fn set_ipv4(name: &str, value: &str) {
 
 /// A socket that failed to connect has forgotten its port: leave the kernel a single choice.
 pub fn one_client_port() {
-    set_ipv4(
-        "ip_local_port_range",
-        &format!("{CLIENT_PORT} {CLIENT_PORT}"),
-    );
+    set_port_range([CLIENT_PORT; 2]);
+}
+
+/// Has the kernel choose ports from `first` to `last`, both included.
+pub(crate) fn set_port_range([first, last]: [u16; 2]) {
+    set_ipv4("ip_local_port_range", &format!("{first} {last}"));
 }
 
 /// The ends as a client sees them after [`one_client_port`].
