@@ -73,16 +73,20 @@ pub(crate) struct Conn {
     pub(crate) holders: u32,
     /// The last of them that was found.
     pub(crate) last_holder: u32,
-    /// [`Sock::data_segments`] when its FIN was queued; 0 until then.
-    pub(crate) data_segments: u32,
-    /// 1 once it has sent a RST.
-    pub(crate) reset: u32,
-    /// Of a client: [`Sock::segments_received`] when it was opened. connect() may not be the first on this socket.
+    /// What it had received at a moment that something later is compared with: of a client that connects,
+    /// [`Sock::segments_received`] when it was opened, as connect() may not be the first on this socket; later
+    /// [`Sock::data_segments`] when its FIN was queued.
     pub(crate) segments_before: u32,
-    /// Likewise [`Sock::soft_error`].
+    /// Of a client, [`Sock::soft_error`] when it was opened.
     pub(crate) soft_before: u16,
-    pub(crate) pad: u16,
+    /// 1 once it has sent a RST.
+    pub(crate) reset: u8,
+    /// 1 once the first of the two programs for the state has reported its end, and the second has not run yet.
+    pub(crate) ended: u8,
 }
+
+// With more, the kernel's allocator takes 256 bytes for an entry instead of 192 (kernel/bpf/memalloc.c, 6.1).
+const _: () = assert!(size_of::<Conn>() <= 128);
 
 impl Conn {
     /// What `fill` makes of a blank, in place.
@@ -128,8 +132,8 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Open sockets, by the address of their `struct sock`.
 #[map]
 static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
-/// Sockets whose change to CLOSE the first of two programs has handled and the second has not seen yet, with their
-/// next sequence number: what a skipped second program left is no other socket's at that address.
+/// Sockets that are not remembered, and whose end the first of two programs has reported and the second has not seen
+/// yet: [`Sock::write_seq`] of each.
 #[map]
 static CLOSED: HashMap<u64, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 /// Sockets that found no room there, between the program that counted them and the one that looks after it; and the
@@ -193,8 +197,14 @@ pub(crate) fn untrace_pid(pid: u32) {
     let _ = PIDS.remove(pid);
 }
 
+/// What is remembered of a socket that has not ended.
 #[inline(always)]
 pub(crate) fn conn(sock: Sock) -> Option<&'static mut Conn> {
+    entry(sock).filter(|conn| conn.ended == 0)
+}
+
+#[inline(always)]
+fn entry(sock: Sock) -> Option<&'static mut Conn> {
     // SAFETY: a value of the map stays valid for the run of the program (RCU); the fields are plain
     // integers, and the socket's own lock orders most writers.
     CONNS
@@ -294,27 +304,37 @@ pub(crate) fn forget(sock: Sock) {
     let _ = CONNS.remove(sock.key());
 }
 
-/// Shows the second program that the first has handled this change to CLOSE; false if there is no room.
+/// Shows the second program that the first has reported the end of a session that is not remembered; false if there is
+/// no room.
 #[inline(always)]
 pub(crate) fn mark_closed(sock: Sock) -> bool {
     CLOSED.insert(sock.key(), sock.write_seq(), 0).is_ok()
 }
 
-/// Whether there was such a mark.
+/// Whether the first program has reported the end of this session. If so, the socket is forgotten. A mark that a skipped
+/// second program left behind at this address is not this socket's; an entry is, as its birth has replaced what was there.
 #[inline(always)]
-pub(crate) fn unmark_closed(sock: Sock) -> bool {
+pub(crate) fn take_end(sock: Sock) -> bool {
+    if let Some(conn) = entry(sock) {
+        let is_reported = conn.ended != 0;
+        if is_reported {
+            forget(sock);
+        }
+        return is_reported;
+    }
     let key = sock.key();
-    let is_marked = CLOSED.get_ptr(key).is_some_and(|seq| {
-        // SAFETY: as for `conn`.
-        unsafe { *seq == sock.write_seq() }
-    });
+    let Some(mark) = CLOSED.get_ptr(key) else {
+        return false;
+    };
+    // SAFETY: as for `entry`.
+    let is_marked = unsafe { *mark } == sock.write_seq();
     let _ = CLOSED.remove(key);
     is_marked
 }
 
 #[inline(always)]
 pub(crate) fn call(thread: u64) -> Option<&'static mut Call> {
-    // SAFETY: as for `conn`; only the thread itself writes.
+    // SAFETY: as for `entry`; only the thread itself writes.
     CALLS.get_ptr_mut(thread).map(|call| unsafe { &mut *call })
 }
 

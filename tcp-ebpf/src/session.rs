@@ -14,7 +14,7 @@ pub(crate) fn ended(sock: Sock, state: State, conn: &Conn) {
     emit(kind::SESSION, &Subject::of(sock), &conn.claim, |to| {
         let mut now = sock.progress(state);
         if wants(RESET) {
-            now.flags |= sock.end_flags(conn.data_segments);
+            now.flags |= sock.end_flags(&now, conn.segments_before);
             if conn.reset != 0 {
                 now.flags |= flag::RST_SENT;
             }

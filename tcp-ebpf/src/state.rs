@@ -30,7 +30,7 @@ use crate::{
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
     let (old, new) = states(&ctx);
-    first(Sock::new(ctx.arg(0)), old, new);
+    changed(Sock::new(ctx.arg(0)), old, new, true);
     0
 }
 
@@ -38,7 +38,7 @@ fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
 #[fentry(function = "tcp_set_state")]
 fn state_fentry(ctx: FEntryContext) -> i32 {
     let sock = Sock::new(ctx.arg(0));
-    first(sock, sock.state(), ctx.arg::<u32>(1) as State);
+    changed(sock, sock.state(), ctx.arg::<u32>(1) as State, true);
     0
 }
 
@@ -46,7 +46,7 @@ fn state_fentry(ctx: FEntryContext) -> i32 {
 fn state_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(new)) = (ctx.arg(0), ctx.arg::<u32>(1)) {
         let sock = Sock::new(sock);
-        first(sock, sock.state(), new as State);
+        changed(sock, sock.state(), new as State, true);
     }
     0
 }
@@ -63,21 +63,11 @@ fn state_again_raw_tp(ctx: RawTracePointContext) -> i32 {
     let (old, new) = states(&ctx);
     let sock = Sock::new(ctx.arg(0));
     if !is_done(sock, old, new) {
-        changed(sock, old, new);
+        changed(sock, old, new, false);
         // No program looks after this one.
         maps::was_left_out(sock);
     }
     0
-}
-
-/// What the first of the two programs does. Of a session that is not remembered nothing would show the second one
-/// that it was reported, and so the first one marks the end of each. Without room for the mark it leaves the change
-/// to the second one.
-#[inline(always)]
-fn first(sock: Sock, old: State, new: State) {
-    if !is_end(old, new) || maps::mark_closed(sock) {
-        changed(sock, old, new);
-    }
 }
 
 /// Whether this ends a session that is reported.
@@ -98,7 +88,7 @@ fn is_done(sock: Sock, old: State, new: State) -> bool {
     let is_left_out = |who| !wants(who) || maps::is_elsewhere(sock) || maps::was_left_out(sock);
     match (old, new) {
         (LISTEN | CLOSE, CLOSE) => true,
-        _ if is_end(old, new) => maps::unmark_closed(sock) && maps::conn(sock).is_none(),
+        _ if is_end(old, new) => maps::is_elsewhere(sock) || maps::take_end(sock),
         (_, CLOSE) => maps::conn(sock).is_none(),
         (_, SYN_SENT) => maps::conn(sock).is_some() || is_left_out(CLIENTS),
         (SYN_RECV, ESTABLISHED) => {
@@ -116,7 +106,7 @@ const CLIENTS: u32 = SESSION | ATTEMPT | OUTCOME | RETRANSMIT;
 const SERVERS: u32 = SESSION | ACCEPT | RETRANSMIT;
 
 #[inline(always)]
-fn changed(sock: Sock, old: State, new: State) {
+fn changed(sock: Sock, old: State, new: State, is_first: bool) {
     if level_enabled(Level::Trace) {
         log_change(sock, old, new);
     }
@@ -124,7 +114,7 @@ fn changed(sock: Sock, old: State, new: State) {
         (_, SYN_SENT) => opened(sock),
         (LISTEN, CLOSE) if wants(RETRANSMIT) => maps::forget(sock),
         (LISTEN | CLOSE, CLOSE) => {}
-        (_, CLOSE) => closed(sock, old),
+        (_, CLOSE) => closed(sock, old, is_first),
         (_, ESTABLISHED) => established(sock, old),
         // A Fast Open server may be closed before the handshake has ended.
         (SYN_RECV, _) if maps::conn(sock).is_none() => remember_server(sock, 0),
@@ -219,7 +209,7 @@ fn remember_server(sock: Sock, established_ns: u64) {
 #[inline(always)]
 fn finishing(sock: Sock) {
     if let Some(conn) = maps::conn(sock) {
-        conn.data_segments = sock.data_segments();
+        conn.segments_before = sock.data_segments();
     }
 }
 
@@ -231,8 +221,10 @@ fn born(sock: Sock, fill: impl FnOnce(&mut Conn)) {
     }
 }
 
+/// Where ends are reported, the first of the two programs leaves a mark for the second one, which then forgets the socket.
 #[inline(always)]
-fn closed(sock: Sock, old: State) {
+fn closed(sock: Sock, old: State, is_first: bool) {
+    let leaves_mark = is_first && wants(SESSION);
     if let Some(conn) = maps::conn(sock) {
         if conn.role == role::CLIENT && conn.established_ns == 0 {
             match old {
@@ -243,18 +235,29 @@ fn closed(sock: Sock, old: State) {
         if wants(SESSION) && (conn.partial == 0 || config!(new_only) == 0) {
             session::ended(sock, old, conn);
         }
-        maps::forget(sock);
+        if leaves_mark {
+            conn.ended = 1;
+        } else {
+            maps::forget(sock);
+        }
         return;
     }
-    // Made and thrown away by the listener, or not seen when it was opened.
-    let stillborn = old == SYN_RECV;
     if !sock.is_tcp() {
         return;
     }
-    if wants(SESSION) && (stillborn || config!(new_only) == 0) {
+    if maps::is_elsewhere(sock) {
+        return count(counter::FILTERED);
+    }
+    // Without room for the mark, this is left to the second one.
+    if leaves_mark && !maps::mark_closed(sock) {
+        return;
+    }
+    // Made and thrown away by the listener, or not seen when it was opened.
+    let never_established = old == SYN_RECV;
+    if wants(SESSION) && (never_established || config!(new_only) == 0) {
         let mut blank = MaybeUninit::uninit();
         let conn = Conn::blank(&mut blank, |conn| {
-            if stillborn {
+            if never_established {
                 conn.role = role::SERVER;
             } else {
                 conn.partial = 1;

@@ -2,8 +2,8 @@
 
 use tcp_ebpf::{
     offsets,
-    tcp::{CLOSING, FIN_WAIT1, LAST_ACK},
-    wire::{flag, retransmit_flag},
+    tcp::{CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK},
+    wire::{Progress, flag, retransmit_flag},
 };
 
 use super::Sock;
@@ -16,23 +16,36 @@ impl Sock {
         self.read(offsets::data_segs_in)
     }
 
-    /// What its end says beside [`Sock::progress`]: bits of [`flag`]. `segments` is what
+    /// What its end shows besides `now`, as far as it matters in the last state: bits of [`flag`]. `segments` is what
     /// [`Sock::data_segments`] was when the FIN was queued.
     #[inline(always)]
-    pub(crate) fn end_flags(self, segments: u32) -> u8 {
+    pub(crate) fn end_flags(self, now: &Progress, segments: u32) -> u8 {
+        match now.state {
+            CLOSING | LAST_ACK if now.flags & (flag::ALL_ACKED | flag::ORPHANED) == 0 => {
+                self.left_over()
+            }
+            FIN_WAIT1 | FIN_WAIT2 if now.flags & flag::FIN_RECEIVED == 0 => {
+                let may_follow =
+                    self.data_segments() != segments || self.read(offsets::linger2) < 0;
+                if may_follow { flag::RST_MAY_FOLLOW } else { 0 }
+            }
+            _ => 0,
+        }
+    }
+
+    /// What was neither read nor sent, of a socket that has received a FIN.
+    #[inline(always)]
+    fn left_over(self) -> u8 {
         let mut flags = 0;
         let unread = self
             .read(offsets::rcv_nxt)
             .wrapping_sub(self.read(offsets::copied_seq));
-        // Only asked where the peer's FIN was received, which counts as one until the end of the data is read.
+        // The FIN counts as one until the end of the data is read.
         if unread > 1 {
             flags |= flag::UNREAD;
         }
         if self.snd_nxt() != self.write_seq() {
             flags |= flag::UNSENT;
-        }
-        if self.data_segments() != segments || self.read(offsets::linger2) < 0 {
-            flags |= flag::RST_MAY_FOLLOW;
         }
         flags
     }
