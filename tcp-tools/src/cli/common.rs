@@ -68,7 +68,7 @@ impl CommandArgs {
         anyhow::ensure!(pseudo::has_proc(), "cannot start the command: {NO_PROC}");
         anyhow::ensure!(
             self.all || namespace::has_host_pids(),
-            "-- COMMAND cannot be told from others in this PID namespace: the kernel goes by the ids of the host's; use \
+            "-- COMMAND cannot be identified in this PID namespace: the kernel uses the PIDs of the initial one; use \
              that (docker run --pid=host), or trace all processes (--all)"
         );
         let waiting = Waiting::new(&self.command).context("cannot start the command")?;

@@ -22,7 +22,7 @@ pub struct Args {
     /// Leave out sessions that were opened before the trace
     #[arg(long)]
     pub(crate) new_only: bool,
-    /// At the end, also print the sessions that are open still
+    /// At the end, also print sessions that are still open
     #[arg(long)]
     active: bool,
     /// At the end, print percentiles by service port and by process

@@ -291,7 +291,7 @@ impl Point {
         match self {
             Self::State | Self::Retransmit | Self::Sockets => None,
             Self::StateAgain => {
-                Some("a session may be missed when interrupts come at a bad moment")
+                Some("sessions may be missed if an interrupt arrives while the program runs")
             }
             Self::Reset => Some(
                 "resets that the kernel sends on its own are not seen: such a session shows fin, aborted or rst_received",
@@ -307,7 +307,7 @@ impl Point {
                 Some("tail loss probes that carry new data are not seen")
             }
             Self::Fork => Some("children of traced processes are not followed"),
-            Self::Exit => Some("the number of a traced process may pass to a stranger"),
+            Self::Exit => Some("the PID of a traced process may be reused"),
             Self::SeedSockets => {
                 Some("sessions opened before the trace show no bytes since it began")
             }

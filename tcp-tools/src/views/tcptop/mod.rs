@@ -40,16 +40,16 @@ pub struct Args {
     /// End after this many outputs
     #[arg(value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Do not redraw in place on a terminal: let outputs follow one another
+    /// Plain output: on a terminal too, one table follows another
     #[arg(short = 'C', long)]
     noclear: bool,
     /// Leave out the line with time, load and totals
     #[arg(short = 'S', long)]
     nosummary: bool,
-    /// What a row is the throughput of
+    /// Group rows by
     #[arg(long, value_enum, default_value_t = By::Conn)]
     by: By,
-    /// What the rows are in order of, biggest first
+    /// Sort key, descending
     #[arg(long, value_enum, default_value_t = Sort::Sum)]
     sort: Sort,
     /// At most this many rows each time; a terminal shows those that fit
