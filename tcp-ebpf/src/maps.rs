@@ -135,7 +135,7 @@ static CONNS: HashMap<u64, Conn> = HashMap::with_max_entries(1, BPF_F_NO_PREALLO
 /// Sockets that are not remembered, and whose end the first of two programs has reported and the second has not seen
 /// yet: [`Sock::write_seq`] of each.
 #[map]
-static CLOSED: HashMap<u64, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+static CLOSED: HashMap<u64, u32> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 /// Sockets that found no room there, between the program that counted them and the one that looks after it; and the
 /// last of those that were counted by their descriptors.
 #[map]
