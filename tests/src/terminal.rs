@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::PATIENCE;
 use crate::netns::Netns;
-use crate::trace::run_view;
+use crate::trace::{default_signals, run_view};
 
 /// A terminal with a program that runs in it, and ends with this value.
 pub struct Terminal {
@@ -62,6 +62,7 @@ impl Terminal {
         let stream = || slave.try_clone().unwrap();
         command.stdin(stream()).stdout(stream()).stderr(stream());
         command.env("TERM", "xterm");
+        default_signals(&mut command);
         // SAFETY: both calls are async-signal-safe. The terminal becomes that of a session of its own, so that
         // it can tell the program of its size.
         unsafe {

@@ -405,7 +405,25 @@ pub fn run_view(view: &str, args: &[&str]) -> Command {
         command.arg("--hooks").arg(tier);
     }
     command.args(args);
+    default_signals(&mut command);
     command
+}
+
+/// Gives a program the signals as a terminal's shell would: one that runs the tests in the background has them ignored, and
+/// what is ignored at its start a shell cannot trap.
+pub(crate) fn default_signals(command: &mut Command) {
+    const SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
+    // SAFETY: signal() is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in SIGNALS {
+                if libc::signal(signal, libc::SIG_DFL) == libc::SIG_ERR {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
 }
 
 /// Waits until the child `pid` is a zombie.
