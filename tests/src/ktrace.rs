@@ -11,7 +11,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Instant;
 
+use crate::PATIENCE;
 use crate::netns::{Netns, set_port_range};
 use crate::sock::Ends;
 
@@ -271,9 +274,20 @@ fn remove_leftovers(instances: &Path) {
     }
 }
 
+/// A process that another test starts has the instance's files open between fork and exec.
 fn remove(instance: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
     fs::write(instance.join("events/enable"), "0")?;
-    fs::remove_dir(instance)
+    loop {
+        match fs::remove_dir(instance) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
+                thread::yield_now();
+            }
+            result => return result,
+        }
+    }
 }
 
 fn threads_of_init() -> BTreeSet<u32> {
