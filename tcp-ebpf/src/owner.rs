@@ -75,7 +75,7 @@ fn claim(owner: Owner, by: u8, task: impl Fn() -> u64) -> Claim {
     }
 }
 
-/// Whether the thread that runs now is ending, and with it its process: what it closes, nobody has asked for.
+/// Whether the thread that runs now is ending, and with it its process: the kernel closes its sockets, not the program.
 #[inline(always)]
 pub(crate) fn is_exiting() -> bool {
     // PF_EXITING, include/linux/sched.h.

@@ -2,6 +2,10 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::PATIENCE;
 
 /// States by the number that they have in the kernel, less one.
 pub const STATES: [&str; 11] = [
@@ -53,6 +57,23 @@ pub fn sockets() -> Vec<Line> {
     let mut lines: Vec<Line> = ["tcp", "tcp6"].iter().flat_map(|file| read(file)).collect();
     lines.sort();
     lines
+}
+
+/// Waits until all sockets of the namespace have reached CLOSE. There is no event for this that every kernel shows.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub fn wait_until_closed() {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut open = sockets();
+        open.retain(|line| line.entry.state != "TIME_WAIT");
+        if open.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "still open: {open:#?}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn read(file: &str) -> Vec<Line> {

@@ -5,11 +5,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::Socket;
 
-use crate::PATIENCE;
 use crate::ktrace::CLOSED_PORT;
 use crate::netns::Netns;
 use crate::pair::{Pair, close_in_order, reset_in_order};
@@ -107,22 +106,8 @@ pub fn run(netns: &Netns, seed: u64) -> Done {
             all.timed_out += done.timed_out;
         }
     });
-    wait_until_closed();
+    proc_net::wait_until_closed();
     all
-}
-
-/// Waits until all sockets of the namespace have reached CLOSE. There is no event for this that every kernel shows.
-fn wait_until_closed() {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let mut open = proc_net::sockets();
-        open.retain(|line| line.entry.state != "TIME_WAIT");
-        if open.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "still open: {open:#?}");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 struct Worker {

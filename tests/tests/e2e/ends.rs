@@ -277,7 +277,7 @@ fn socket_at(ends: Ends) -> Option<proc_net::Line> {
     lines.find(|it| (it.entry.lport, it.entry.rport) == ports)
 }
 
-/// The server sends what nobody will read: the client's end is closed before the RST is sent.
+/// The server sends what no process will read: the client's end is closed before the RST is sent.
 fn data_after_close(address: SocketAddr) {
     let mut table = Table::new(address);
     type Case = (&'static str, &'static str, fn(&Pair));

@@ -6,7 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tcp_tools_tests::PATIENCE;
 use tcp_tools_tests::netns::Netns;
 use tcp_tools_tests::pair::{Pair, close_in_order};
 use tcp_tools_tests::proc_net;
@@ -218,12 +217,7 @@ fn sessions_that_do_not_fit_the_map_are_reported_or_missed_by_busy_processors() 
         ends.flatten().collect()
     });
     // A softirq may be late.
-    let deadline = Instant::now() + PATIENCE;
-    let is_open = |it: &proc_net::Line| it.entry.state != "TIME_WAIT";
-    while proc_net::sockets().iter().any(is_open) {
-        assert!(Instant::now() < deadline, "sockets are left");
-        thread::sleep(Duration::from_millis(10));
-    }
+    proc_net::wait_until_closed();
     let ended = trace.interrupt();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     for ports in ended.rows().iter().map(ports) {
